@@ -1,0 +1,16 @@
+# Read the version from include/minnow/version.hpp, the one place that knows it.
+function(minnow_read_version result)
+  set(header "${CMAKE_CURRENT_LIST_DIR}/include/minnow/version.hpp")
+  file(STRINGS "${header}" lines REGEX "^#define MINNOW_VERSION_(MAJOR|MINOR|PATCH) [0-9]+$")
+  set(parts "")
+  foreach(part MAJOR MINOR PATCH)
+    if(NOT lines MATCHES "MINNOW_VERSION_${part} ([0-9]+)")
+      message(FATAL_ERROR "${header}: no line '#define MINNOW_VERSION_${part} <number>'")
+    endif()
+    list(APPEND parts "${CMAKE_MATCH_1}")
+  endforeach()
+  list(JOIN parts "." version)
+  set(${result} "${version}" PARENT_SCOPE)
+  # A new version must reach CMake without being told.
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${header}")
+endfunction()
