@@ -1,0 +1,87 @@
+#pragma once
+/// @file
+/// Loops over threads whose results do not depend on how many threads there are. The only door to
+/// OpenMP; without OpenMP every loop runs on the calling thread.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "minnow/core/config.hpp"
+
+namespace minnow::inline MINNOW_ABI {
+
+namespace detail {
+
+inline std::atomic<int>& requested_threads() {
+  static std::atomic<int> threads = [] {
+    const char* text = std::getenv("MINNOW_NUM_THREADS");
+    return text ? std::max(0, std::atoi(text)) : 0;
+  }();
+  return threads;
+}
+
+}  // namespace detail
+
+/// How many threads a loop may use: what `set_num_threads` or MINNOW_NUM_THREADS asked for, else
+/// what OpenMP would use (OMP_NUM_THREADS, or the number of cores). Never changes OpenMP's settings.
+inline int num_threads() {
+#if defined(_OPENMP)
+  const int requested = detail::requested_threads().load(std::memory_order_relaxed);
+  return requested > 0 ? requested : omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+/// Sets the number of threads for the whole process; 0 goes back to OpenMP's choice.
+inline void set_num_threads(int threads) { detail::requested_threads() = std::max(0, threads); }
+
+/// Calls `body(i)` for every i in [0, count), spread over the threads.
+///
+/// `body` must not throw, and what it writes for one i must not depend on another; then the result is
+/// the same for any number of threads. Partial sums go to a place of their own per i and are combined
+/// afterwards in the order of i. Inside a parallel region of the caller the loop runs serially.
+template <class Body>
+void parallel_for(Index count, const Body& body) {
+#if defined(_OPENMP)
+  const int threads = static_cast<int>(std::min<Index>(count, num_threads()));
+  if (threads > 1 && !omp_in_parallel()) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Index i = 0; i < count; ++i) body(i);
+    return;
+  }
+#endif
+  for (Index i = 0; i < count; ++i) body(i);
+}
+
+/// `items` things cut into `count` pieces of `size` (the last may be shorter). The cut is a function
+/// of the problem's size alone, never of the number of threads.
+struct Chunks {
+  Index items, size, count;
+
+  Index begin(Index chunk) const { return chunk * size; }
+  Index end(Index chunk) const { return std::min(items, (chunk + 1) * size); }
+};
+
+/// Cuts `items`, each worth `cost` elementary operations, into at most `most` chunks that are large
+/// enough to be worth a thread's attention.
+inline Chunks make_chunks(Index items, Index cost, Index most = 64) {
+  constexpr Index worthwhile = 8192;
+  const Index least_items = std::max<Index>(1, worthwhile / std::max<Index>(1, cost));
+  const Index size = std::max({Index{1}, least_items, (items + most - 1) / most});
+  return {items, size, (items + size - 1) / size};
+}
+
+/// Calls `body(begin, end)` for every chunk of [0, items), spread over the threads.
+template <class Body>
+void parallel_chunks(Index items, Index cost, const Body& body) {
+  const Chunks chunks = make_chunks(items, cost);
+  parallel_for(chunks.count, [&](Index i) { body(chunks.begin(i), chunks.end(i)); });
+}
+
+}  // namespace minnow::inline MINNOW_ABI

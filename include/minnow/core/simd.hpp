@@ -1,0 +1,199 @@
+#pragma once
+/// @file
+/// `Pack<T>`: as many numbers as one vector register holds. The only door to Eigen's packet types.
+
+#include <Eigen/Core>
+#include <cmath>
+#include <cstring>
+
+#include "minnow/core/config.hpp"
+
+namespace minnow::inline MINNOW_ABI {
+
+// Naming a vector type as a template argument drops its alignment attribute; GCC warns of that in
+// every user of this header, although the type is only looked up, never stored through.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+namespace detail {
+
+template <class T, bool vector>
+struct RawPack {
+  using type = typename Eigen::internal::packet_traits<T>::type;
+  static constexpr Index width = Eigen::internal::packet_traits<T>::size;
+};
+template <class T>
+struct RawPack<T, false> {
+  using type = T;
+  static constexpr Index width = 1;
+};
+
+}  // namespace detail
+
+/// `width` numbers of type `T` that are computed on together. On a machine without vector
+/// instructions, and for types that Eigen has no packets of, `width` is 1 and a pack is a number.
+///
+/// Lane order of the reductions is fixed for a given `width`, so results are reproducible.
+template <class T, bool vector = true>
+struct Pack {
+  using value_type = T;
+  using Raw = typename detail::RawPack<T, vector>::type;
+  static constexpr Index width = detail::RawPack<T, vector>::width;
+
+  Raw raw;
+
+  Pack() = default;
+  MINNOW_INLINE explicit Pack(Raw value) : raw(value) {}
+  MINNOW_INLINE explicit Pack(T value)
+    requires(!std::is_same_v<T, Raw>)
+      : raw(Eigen::internal::pset1<Raw>(value)) {}
+
+  MINNOW_INLINE static Pack zero() { return Pack(T(0)); }
+  /// Reads `width` numbers from any address.
+  MINNOW_INLINE static Pack load(const T* from) { return Pack(Eigen::internal::ploadu<Raw>(from)); }
+  MINNOW_INLINE void store(T* to) const { Eigen::internal::pstoreu<T, Raw>(to, raw); }
+
+  /// Reads `count` < `width` numbers, touches no other, and sets the other lanes to zero.
+  MINNOW_INLINE static Pack load(const T* from, Index count) {
+#if defined(EIGEN_VECTORIZE_AVX512)
+    if constexpr (std::is_same_v<T, float> && width == 16)
+      return Pack(Raw(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), from)));
+    else if constexpr (std::is_same_v<T, double> && width == 8)
+      return Pack(Raw(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1u), from)));
+#endif
+    T lanes[width] = {};
+    std::memcpy(lanes, from, static_cast<std::size_t>(count) * sizeof(T));
+    return load(lanes);
+  }
+  /// Writes the first `count` < `width` lanes and nothing else.
+  MINNOW_INLINE void store(T* to, Index count) const {
+#if defined(EIGEN_VECTORIZE_AVX512)
+    if constexpr (std::is_same_v<T, float> && width == 16)
+      return _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1u), raw);
+    else if constexpr (std::is_same_v<T, double> && width == 8)
+      return _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1u), raw);
+#endif
+    T lanes[width];
+    store(lanes);
+    std::memcpy(to, lanes, static_cast<std::size_t>(count) * sizeof(T));
+  }
+
+  MINNOW_INLINE friend Pack operator+(Pack a, Pack b) { return Pack(Eigen::internal::padd(a.raw, b.raw)); }
+  MINNOW_INLINE friend Pack operator-(Pack a, Pack b) { return Pack(Eigen::internal::psub(a.raw, b.raw)); }
+  MINNOW_INLINE friend Pack operator*(Pack a, Pack b) { return Pack(Eigen::internal::pmul(a.raw, b.raw)); }
+  MINNOW_INLINE friend Pack operator/(Pack a, Pack b) { return Pack(Eigen::internal::pdiv(a.raw, b.raw)); }
+  MINNOW_INLINE friend Pack operator-(Pack a) { return Pack(Eigen::internal::pnegate(a.raw)); }
+  MINNOW_INLINE Pack& operator+=(Pack b) { return *this = *this + b; }
+  MINNOW_INLINE Pack& operator-=(Pack b) { return *this = *this - b; }
+  MINNOW_INLINE Pack& operator*=(Pack b) { return *this = *this * b; }
+};
+
+/// One number with the interface of a pack, so that one source serves as fast and as naive kernel.
+template <class T>
+using Lane = Pack<T, false>;
+
+/// a * b + c, in one rounding where the machine can.
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> fma(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector> c) {
+  return Pack<T, vector>(Eigen::internal::pmadd(a.raw, b.raw, c.raw));
+}
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> max(Pack<T, vector> a, Pack<T, vector> b) {
+  return Pack<T, vector>(Eigen::internal::pmax(a.raw, b.raw));
+}
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> min(Pack<T, vector> a, Pack<T, vector> b) {
+  return Pack<T, vector>(Eigen::internal::pmin(a.raw, b.raw));
+}
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> abs(Pack<T, vector> a) {
+  return Pack<T, vector>(Eigen::internal::pabs(a.raw));
+}
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> sqrt(Pack<T, vector> a) {
+  return Pack<T, vector>(Eigen::internal::psqrt(a.raw));
+}
+
+/// Lane by lane: `yes` where a < b (a <= b, a == b), `no` elsewhere. Comparisons with NaN are false.
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> select_less(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector> yes, Pack<T, vector> no) {
+  return Pack<T, vector>(Eigen::internal::pselect(Eigen::internal::pcmp_lt(a.raw, b.raw), yes.raw, no.raw));
+}
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> select_less_equal(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector> yes, Pack<T, vector> no) {
+  return Pack<T, vector>(Eigen::internal::pselect(Eigen::internal::pcmp_le(a.raw, b.raw), yes.raw, no.raw));
+}
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> select_equal(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector> yes, Pack<T, vector> no) {
+  return Pack<T, vector>(Eigen::internal::pselect(Eigen::internal::pcmp_eq(a.raw, b.raw), yes.raw, no.raw));
+}
+
+/// The sum, or the largest, of the lanes.
+template <class T, bool vector>
+MINNOW_INLINE T sum(Pack<T, vector> a) {
+  return Eigen::internal::predux(a.raw);
+}
+template <class T, bool vector>
+MINNOW_INLINE T max(Pack<T, vector> a) {
+  return Eigen::internal::predux_max(a.raw);
+}
+
+namespace detail {
+
+/// Applies a scalar function lane by lane, for what Eigen has no packet version of.
+template <class T, bool vector, class F>
+MINNOW_INLINE Pack<T, vector> by_lane(Pack<T, vector> a, F f) {
+  T lanes[Pack<T, vector>::width];
+  a.store(lanes);
+  for (T& lane : lanes) lane = f(lane);
+  return Pack<T, vector>::load(lanes);
+}
+
+}  // namespace detail
+
+/// Elementary functions, within a few units in the last place.
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> exp(Pack<T, vector> a) {
+  if constexpr (Pack<T, vector>::width > 1 && Eigen::internal::packet_traits<T>::HasExp)
+    return Pack<T, vector>(Eigen::internal::pexp(a.raw));
+  else
+    return detail::by_lane(a, [](T x) { return std::exp(x); });
+}
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> log(Pack<T, vector> a) {
+  if constexpr (Pack<T, vector>::width > 1 && Eigen::internal::packet_traits<T>::HasLog)
+    return Pack<T, vector>(Eigen::internal::plog(a.raw));
+  else
+    return detail::by_lane(a, [](T x) { return std::log(x); });
+}
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> tanh(Pack<T, vector> a) {
+  if constexpr (Pack<T, vector>::width > 1 && Eigen::internal::packet_traits<T>::HasTanh)
+    return Pack<T, vector>(Eigen::internal::ptanh(a.raw));
+  else
+    return detail::by_lane(a, [](T x) { return std::tanh(x); });
+}
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> erf(Pack<T, vector> a) {
+  return detail::by_lane(a, [](T x) { return std::erf(x); });
+}
+
+/// Transposes `width` packs in place: lane j of pack i becomes lane i of pack j.
+template <class T, bool vector>
+MINNOW_INLINE void transpose(Pack<T, vector> (&rows)[static_cast<std::size_t>(Pack<T, vector>::width)]) {
+  constexpr int width = static_cast<int>(Pack<T, vector>::width);
+  if constexpr (width > 1) {
+    Eigen::internal::PacketBlock<typename Pack<T, vector>::Raw, width> block;
+    for (int i = 0; i < width; ++i) block.packet[i] = rows[i].raw;
+    Eigen::internal::ptranspose(block);
+    for (int i = 0; i < width; ++i) rows[i].raw = block.packet[i];
+  }
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+}  // namespace minnow::inline MINNOW_ABI
