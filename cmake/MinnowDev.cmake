@@ -47,3 +47,5 @@ foreach(target minnow::download nlohmann_json::nlohmann_json)
     target_link_libraries(minnow_extras INTERFACE ${target})
   endif()
 endforeach()
+
+include("${CMAKE_CURRENT_LIST_DIR}/MinnowBuildInfo.cmake")
