@@ -51,7 +51,8 @@
 #define MINNOW_RESTRICT __restrict__
 #endif
 
-// Before a loop whose iterations are independent: vectorise it also where the optimiser alone would not.
+// Before a loop whose iterations are independent: vectorise it also where the optimiser alone would
+// not.
 #if defined(_OPENMP)
 #define MINNOW_SIMD _Pragma("omp simd")
 #elif defined(__clang__)
@@ -60,6 +61,15 @@
 #define MINNOW_SIMD _Pragma("GCC ivdep")
 #else
 #define MINNOW_SIMD
+#endif
+
+// Before a loop with a small constant count whose body holds register accumulators.
+#if defined(__clang__)
+#define MINNOW_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define MINNOW_UNROLL _Pragma("GCC unroll 32")
+#else
+#define MINNOW_UNROLL
 #endif
 
 namespace minnow::inline MINNOW_ABI {

@@ -46,8 +46,7 @@ struct Pack {
 
   Pack() = default;
   MINNOW_INLINE explicit Pack(Raw value) : raw(value) {}
-  MINNOW_INLINE explicit Pack(T value)
-    requires(!std::is_same_v<T, Raw>)
+  MINNOW_INLINE explicit Pack(T value) requires(!std::is_same_v<T, Raw>)
       : raw(Eigen::internal::pset1<Raw>(value)) {}
 
   MINNOW_INLINE static Pack zero() { return Pack(T(0)); }
@@ -80,15 +79,30 @@ struct Pack {
     std::memcpy(to, lanes, static_cast<std::size_t>(count) * sizeof(T));
   }
 
-  MINNOW_INLINE friend Pack operator+(Pack a, Pack b) { return Pack(Eigen::internal::padd(a.raw, b.raw)); }
-  MINNOW_INLINE friend Pack operator-(Pack a, Pack b) { return Pack(Eigen::internal::psub(a.raw, b.raw)); }
-  MINNOW_INLINE friend Pack operator*(Pack a, Pack b) { return Pack(Eigen::internal::pmul(a.raw, b.raw)); }
-  MINNOW_INLINE friend Pack operator/(Pack a, Pack b) { return Pack(Eigen::internal::pdiv(a.raw, b.raw)); }
+  MINNOW_INLINE friend Pack operator+(Pack a, Pack b) {
+    return Pack(Eigen::internal::padd(a.raw, b.raw));
+  }
+  MINNOW_INLINE friend Pack operator-(Pack a, Pack b) {
+    return Pack(Eigen::internal::psub(a.raw, b.raw));
+  }
+  MINNOW_INLINE friend Pack operator*(Pack a, Pack b) {
+    return Pack(Eigen::internal::pmul(a.raw, b.raw));
+  }
+  MINNOW_INLINE friend Pack operator/(Pack a, Pack b) {
+    return Pack(Eigen::internal::pdiv(a.raw, b.raw));
+  }
   MINNOW_INLINE friend Pack operator-(Pack a) { return Pack(Eigen::internal::pnegate(a.raw)); }
   MINNOW_INLINE Pack& operator+=(Pack b) { return *this = *this + b; }
   MINNOW_INLINE Pack& operator-=(Pack b) { return *this = *this - b; }
   MINNOW_INLINE Pack& operator*=(Pack b) { return *this = *this * b; }
 };
+
+/// How many vector registers the accumulators of a kernel and its operands can share.
+#if defined(EIGEN_VECTORIZE_AVX512) || defined(__aarch64__)
+inline constexpr int vector_registers = 32;
+#else
+inline constexpr int vector_registers = 16;
+#endif
 
 /// One number with the interface of a pack, so that one source serves as fast and as naive kernel.
 template <class T>
@@ -116,18 +130,25 @@ MINNOW_INLINE Pack<T, vector> sqrt(Pack<T, vector> a) {
   return Pack<T, vector>(Eigen::internal::psqrt(a.raw));
 }
 
-/// Lane by lane: `yes` where a < b (a <= b, a == b), `no` elsewhere. Comparisons with NaN are false.
+/// Lane by lane: `yes` where a < b (a <= b, a == b), `no` elsewhere. Comparisons with NaN are
+/// false.
 template <class T, bool vector>
-MINNOW_INLINE Pack<T, vector> select_less(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector> yes, Pack<T, vector> no) {
-  return Pack<T, vector>(Eigen::internal::pselect(Eigen::internal::pcmp_lt(a.raw, b.raw), yes.raw, no.raw));
+MINNOW_INLINE Pack<T, vector> select_less(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector> yes,
+                                          Pack<T, vector> no) {
+  return Pack<T, vector>(
+      Eigen::internal::pselect(Eigen::internal::pcmp_lt(a.raw, b.raw), yes.raw, no.raw));
 }
 template <class T, bool vector>
-MINNOW_INLINE Pack<T, vector> select_less_equal(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector> yes, Pack<T, vector> no) {
-  return Pack<T, vector>(Eigen::internal::pselect(Eigen::internal::pcmp_le(a.raw, b.raw), yes.raw, no.raw));
+MINNOW_INLINE Pack<T, vector> select_less_equal(Pack<T, vector> a, Pack<T, vector> b,
+                                                Pack<T, vector> yes, Pack<T, vector> no) {
+  return Pack<T, vector>(
+      Eigen::internal::pselect(Eigen::internal::pcmp_le(a.raw, b.raw), yes.raw, no.raw));
 }
 template <class T, bool vector>
-MINNOW_INLINE Pack<T, vector> select_equal(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector> yes, Pack<T, vector> no) {
-  return Pack<T, vector>(Eigen::internal::pselect(Eigen::internal::pcmp_eq(a.raw, b.raw), yes.raw, no.raw));
+MINNOW_INLINE Pack<T, vector> select_equal(Pack<T, vector> a, Pack<T, vector> b,
+                                           Pack<T, vector> yes, Pack<T, vector> no) {
+  return Pack<T, vector>(
+      Eigen::internal::pselect(Eigen::internal::pcmp_eq(a.raw, b.raw), yes.raw, no.raw));
 }
 
 /// The sum, or the largest, of the lanes.
@@ -182,7 +203,8 @@ MINNOW_INLINE Pack<T, vector> erf(Pack<T, vector> a) {
 
 /// Transposes `width` packs in place: lane j of pack i becomes lane i of pack j.
 template <class T, bool vector>
-MINNOW_INLINE void transpose(Pack<T, vector> (&rows)[static_cast<std::size_t>(Pack<T, vector>::width)]) {
+MINNOW_INLINE void transpose(
+    Pack<T, vector> (&rows)[static_cast<std::size_t>(Pack<T, vector>::width)]) {
   constexpr int width = static_cast<int>(Pack<T, vector>::width);
   if constexpr (width > 1) {
     Eigen::internal::PacketBlock<typename Pack<T, vector>::Raw, width> block;
