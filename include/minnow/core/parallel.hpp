@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <type_traits>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -28,7 +29,8 @@ inline std::atomic<int>& requested_threads() {
 }  // namespace detail
 
 /// How many threads a loop may use: what `set_num_threads` or MINNOW_NUM_THREADS asked for, else
-/// what OpenMP would use (OMP_NUM_THREADS, or the number of cores). Never changes OpenMP's settings.
+/// what OpenMP would use (OMP_NUM_THREADS, or the number of cores). Never changes OpenMP's
+/// settings.
 inline int num_threads() {
 #if defined(_OPENMP)
   const int requested = detail::requested_threads().load(std::memory_order_relaxed);
@@ -41,26 +43,45 @@ inline int num_threads() {
 /// Sets the number of threads for the whole process; 0 goes back to OpenMP's choice.
 inline void set_num_threads(int threads) { detail::requested_threads() = std::max(0, threads); }
 
-/// Calls `body(i)` for every i in [0, count), spread over the threads.
-///
-/// `body` must not throw, and what it writes for one i must not depend on another; then the result is
-/// the same for any number of threads. Partial sums go to a place of their own per i and are combined
-/// afterwards in the order of i. Inside a parallel region of the caller the loop runs serially.
-template <class Body>
-void parallel_for(Index count, const Body& body) {
+/// How many threads a `parallel_for` over `count` would use now: the number of scratch buffers it
+/// needs.
+inline Index worker_count(Index count) {
 #if defined(_OPENMP)
-  const int threads = static_cast<int>(std::min<Index>(count, num_threads()));
-  if (threads > 1 && !omp_in_parallel()) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (Index i = 0; i < count; ++i) body(i);
+  if (!omp_in_parallel()) return std::clamp<Index>(num_threads(), 1, std::max<Index>(1, count));
+#endif
+  return 1;
+}
+
+/// Calls `body(i)`, or `body(i, worker)`, for every i in [0, count), spread over `workers` threads.
+///
+/// `body` must not throw, and what it writes for one i must not depend on another; then the result
+/// is the same for any number of threads. Partial sums go to a place of their own per i and are
+/// combined afterwards in the order of i; `worker` < workers is for choosing scratch memory only.
+/// Inside a parallel region of the caller the loop runs serially.
+template <class Body>
+void parallel_for(Index count, const Body& body, Index workers) {
+  const auto call = [&body](Index i, Index worker) {
+    if constexpr (std::is_invocable_v<const Body&, Index, Index>)
+      body(i, worker);
+    else
+      body(i);
+  };
+#if defined(_OPENMP)
+  if (workers > 1) {
+#pragma omp parallel for num_threads(static_cast <int>(workers)) schedule(static)
+    for (Index i = 0; i < count; ++i) call(i, omp_get_thread_num());
     return;
   }
 #endif
-  for (Index i = 0; i < count; ++i) body(i);
+  for (Index i = 0; i < count; ++i) call(i, 0);
+}
+template <class Body>
+void parallel_for(Index count, const Body& body) {
+  parallel_for(count, body, worker_count(count));
 }
 
-/// `items` things cut into `count` pieces of `size` (the last may be shorter). The cut is a function
-/// of the problem's size alone, never of the number of threads.
+/// `items` things cut into `count` pieces of `size` (the last may be shorter). The cut is a
+/// function of the problem's size alone, never of the number of threads.
 struct Chunks {
   Index items, size, count;
 
