@@ -151,6 +151,19 @@ MINNOW_INLINE Pack<T, vector> select_equal(Pack<T, vector> a, Pack<T, vector> b,
       Eigen::internal::pselect(Eigen::internal::pcmp_eq(a.raw, b.raw), yes.raw, no.raw));
 }
 
+/// Keeps the compiler from loading `a` once for each of its uses: a pack read at an unaligned
+/// address costs two accesses, so a value with several uses belongs in a register.
+template <class T, bool vector>
+MINNOW_INLINE void hold(Pack<T, vector>& a) {
+#if defined(__GNUC__) && defined(__AVX512F__)
+  if constexpr (Pack<T, vector>::width > 1) asm("" : "+v"(a.raw));
+#elif defined(__GNUC__) && defined(__SSE2__)
+  if constexpr (Pack<T, vector>::width > 1) asm("" : "+x"(a.raw));
+#else
+  (void)a;
+#endif
+}
+
 /// The sum, or the largest, of the lanes.
 template <class T, bool vector>
 MINNOW_INLINE T sum(Pack<T, vector> a) {
@@ -174,11 +187,15 @@ MINNOW_INLINE Pack<T, vector> by_lane(Pack<T, vector> a, F f) {
 
 }  // namespace detail
 
-/// Elementary functions, within a few units in the last place.
+/// Elementary functions, within a few units in the last place. Where the exponential is smaller
+/// than the smallest normal number it is 0: the weight of a masked, infinitely small logit is none
+/// at all.
 template <class T, bool vector>
 MINNOW_INLINE Pack<T, vector> exp(Pack<T, vector> a) {
-  if constexpr (Pack<T, vector>::width > 1 && Eigen::internal::packet_traits<T>::HasExp)
-    return Pack<T, vector>(Eigen::internal::pexp(a.raw));
+  using V = Pack<T, vector>;
+  if constexpr (V::width > 1 && Eigen::internal::packet_traits<T>::HasExp)
+    return select_less(a, V(T(sizeof(T) == 4 ? -87.33654 : -708.39641)), V::zero(),
+                       V(Eigen::internal::pexp(a.raw)));
   else
     return detail::by_lane(a, [](T x) { return std::exp(x); });
 }
