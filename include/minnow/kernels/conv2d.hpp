@@ -336,65 +336,59 @@ void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes
 
 namespace detail {
 
+/// At most this many rows of dy, and this many terms, are taken together: their products' sums are
+/// the accumulators.
+inline constexpr Index dots_rows = vector_registers / 8, dots_terms = 6;
+
 /// dw[i * pitch + r] += sum_p dy[i * dy_pitch + p] * x[p + offset[r]] for i < M, r < R, p < flat.
 ///
-/// Both operands are readable, and dy zero, up to the next whole pack. M * R sums stay in
-/// registers.
+/// Both operands are readable, and dy zero, up to the next whole pack.
 template <class T, int M, int R>
 void dots(T* dw, Index pitch, const T* dy, Index dy_pitch, const T* x, const Index* offset,
           Index flat) {
   using V = Pack<T>;
   V sums[M][R];
-  MINNOW_UNROLL
-  for (int i = 0; i < M; ++i) {
-    MINNOW_UNROLL
-    for (int r = 0; r < R; ++r) sums[i][r] = V::zero();
-  }
   const T* from[R];
   MINNOW_UNROLL
-  for (int r = 0; r < R; ++r) from[r] = x + offset[r];
+  for (int r = 0; r < R; ++r) {
+    from[r] = x + offset[r];
+    MINNOW_UNROLL
+    for (int i = 0; i < M; ++i) sums[i][r] = V::zero();
+  }
   for (Index p = 0; p < flat; p += V::width) {
     V g[M];
     MINNOW_UNROLL
     for (int i = 0; i < M; ++i) g[i] = V::load(dy + i * dy_pitch + p);
     MINNOW_UNROLL
     for (int r = 0; r < R; ++r) {
-      const V v = V::load(from[r] + p);
+      V v = V::load(from[r] + p);
+      hold(v);
       MINNOW_UNROLL
       for (int i = 0; i < M; ++i) sums[i][r] = fma(g[i], v, sums[i][r]);
     }
   }
-  MINNOW_UNROLL
-  for (int i = 0; i < M; ++i) {
-    MINNOW_UNROLL
+  for (int i = 0; i < M; ++i)
     for (int r = 0; r < R; ++r) dw[i * pitch + r] += sum(sums[i][r]);
-  }
 }
 
-/// The same for any number of rows, in blocks.
+/// The same for `outputs` rows of dy and all terms, in tiles.
 template <class T>
 void dots_block(T* dw, Index pitch, const T* dy, Index dy_pitch, const T* x, const Index* offset,
                 Index outputs, Index terms, Index flat) {
-  constexpr int M = vector_registers == 32 ? 3 : 2, R = vector_registers == 32 ? 8 : 5;
-  for (Index i = 0; i < outputs; i += M)
-    for (Index r = 0; r < terms; r += R) {
-      T* to = dw + i * pitch + r;
-      const T* g = dy + i * dy_pitch;
-      if (outputs - i >= M && terms - r >= R) {
-        dots<T, M, R>(to, pitch, g, dy_pitch, x, offset + r, flat);
-        continue;
-      }
-      for (Index m = 0; m < std::min<Index>(M, outputs - i); ++m) {
-        Index q = r;
-        const Index last = std::min<Index>(terms, r + R);
-        for (; q + 3 <= last; q += 3)
-          dots<T, 1, 3>(to + m * pitch + q - r, pitch, g + m * dy_pitch, dy_pitch, x, offset + q,
-                        flat);
-        for (; q < last; ++q)
-          dots<T, 1, 1>(to + m * pitch + q - r, pitch, g + m * dy_pitch, dy_pitch, x, offset + q,
-                        flat);
-      }
-    }
+  const TileRows rows{outputs, dots_rows};
+  for (Index t = 0; t < rows.count; ++t) {
+    T* to = dw + rows.begin(t) * pitch;
+    const T* from = dy + rows.begin(t) * dy_pitch;
+    constant_height<dots_rows>(rows.height(t), [&](auto height) {
+      constexpr int M = height;
+      Index r = 0;
+      for (; r + dots_terms <= terms; r += dots_terms)
+        dots<T, M, dots_terms>(to + r, pitch, from, dy_pitch, x, offset + r, flat);
+      for (; r + 3 <= terms; r += 3)
+        dots<T, M, 3>(to + r, pitch, from, dy_pitch, x, offset + r, flat);
+      for (; r < terms; ++r) dots<T, M, 1>(to + r, pitch, from, dy_pitch, x, offset + r, flat);
+    });
+  }
 }
 
 }  // namespace detail

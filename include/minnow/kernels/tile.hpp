@@ -3,6 +3,7 @@
 /// The inner loop of every matrix product and convolution: a block of sums that stays in registers.
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "minnow/core/simd.hpp"
@@ -62,25 +63,21 @@ void tile(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Inde
   }
 }
 
-template <class T, int P>
-void tile_of_height(Index height, T* y, Index y_pitch, const T* a, const T* x, const Index* offset,
-                    Index rows, Index cols, bool accumulate) {
-  // Heights whose accumulators would not fit the registers are never asked for.
-  constexpr int most = P > tile_packs ? tile_rows * tile_packs / P : tile_rows;
-  [&]<int... H>(std::integer_sequence<int, H...>) {
-    (void)((height == H + 1 &&
-            (tile<T, H + 1, P>(y, y_pitch, a, x, offset, rows, cols, accumulate), true)) ||
-           ...);
+/// Calls `f` with `height` as a compile-time constant, for heights of 1 to `most`.
+template <Index most, class F>
+void constant_height(Index height, const F& f) {
+  [&]<Index... H>(std::integer_sequence<Index, H...>) {
+    (void)((height == H + 1 && (f(std::integral_constant<int, int{H + 1}>{}), true)) || ...);
   }
-  (std::make_integer_sequence<int, most>{});
+  (std::make_integer_sequence<Index, most>{});
 }
 
 }  // namespace detail
 
-/// `items` rows cut into tiles of at most `tile_rows`, as evenly as can be: 26 = 7 + 7 + 6 + 6.
+/// `items` rows cut into tiles of at most `most`, as evenly as can be: 26 = 7 + 7 + 6 + 6.
 struct TileRows {
-  Index items;
-  Index count = (items + tile_rows - 1) / tile_rows;
+  Index items, most = tile_rows;
+  Index count = (items + most - 1) / most;
 
   Index begin(Index tile) const { return tile * items / count; }
   Index height(Index tile) const { return begin(tile + 1) - begin(tile); }
@@ -93,20 +90,21 @@ struct TileRows {
 template <class T>
 void tile_row(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index rows,
               Index height, Index cols, bool accumulate) {
-  constexpr Index width = Pack<T>::width;
-  Index j = 0;
-  if (height * wide_tile_packs <= tile_rows * tile_packs) {
-    constexpr Index step = wide_tile_packs * width;
-    for (; cols - j >= step; j += step)
-      detail::tile_of_height<T, static_cast<int>(wide_tile_packs)>(height, y + j, y_pitch, a, x + j,
-                                                                   offset, rows, step, accumulate);
-  }
-  for (; cols - j >= tile_cols<T>; j += tile_cols<T>)
-    detail::tile_of_height<T, static_cast<int>(tile_packs)>(height, y + j, y_pitch, a, x + j,
-                                                            offset, rows, tile_cols<T>, accumulate);
-  for (; j < cols; j += width)
-    detail::tile_of_height<T, 1>(height, y + j, y_pitch, a, x + j, offset, rows,
-                                 std::min(width, cols - j), accumulate);
+  constexpr Index width = Pack<T>::width, wide = wide_tile_packs * width, normal = tile_cols<T>;
+  detail::constant_height<tile_rows>(height, [&](auto constant) {
+    constexpr int M = constant;
+    Index j = 0;
+    if constexpr (M * wide_tile_packs <= tile_rows * tile_packs)
+      for (; cols - j >= wide; j += wide)
+        detail::tile<T, M, int{wide_tile_packs}>(y + j, y_pitch, a, x + j, offset, rows, wide,
+                                                 accumulate);
+    for (; cols - j >= normal; j += normal)
+      detail::tile<T, M, int{tile_packs}>(y + j, y_pitch, a, x + j, offset, rows, normal,
+                                          accumulate);
+    for (; j < cols; j += width)
+      detail::tile<T, M, 1>(y + j, y_pitch, a, x + j, offset, rows, std::min(width, cols - j),
+                            accumulate);
+  });
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels
