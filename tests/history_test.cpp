@@ -1,0 +1,142 @@
+#include "minnow/train/history.hpp"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <string>
+
+using namespace minnow;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// An empty folder that goes away with the object.
+struct Folder {
+  fs::path path = fs::temp_directory_path() /
+                  text("minnow_history_test_", reinterpret_cast<std::uintptr_t>(this));
+  Folder() { fs::create_directories(path); }
+  ~Folder() { fs::remove_all(path); }
+};
+
+std::string contents(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+train::History example() {
+  train::History history;
+  history.dataset = "MNIST";
+  history.train_images = 60000;
+  history.test_images = 10000;
+  history.seed = 18446744073709551615u;
+  history.command = "mnist --norm batch";
+  history.commit = "0123abc";
+  history.compiler = "GNU 12.2.0";
+  history.machine = {.cpu = "Some CPU \"fast\"", .cores = 2, .isa = "avx512", .threads = 1};
+  history.norms.push_back(
+      {.name = "batch",
+       .parameters = 7652,
+       .settings = {{"batch_size", Index{128}}, {"lr", 0.1}, {"optimizer", "sgd"}},
+       .epochs = {{0.25, 92.5, 0.125, 96.25, 1.5, 0.01}}});
+  return history;
+}
+
+}  // namespace
+
+TEST_CASE("a history is JSON with a name for everything") {
+  CHECK(example().json() == R"({
+  "dataset": "MNIST",
+  "train_images": 60000,
+  "test_images": 10000,
+  "accuracy_unit": "percent",
+  "seed": 18446744073709551615,
+  "command": "mnist --norm batch",
+  "commit": "0123abc",
+  "compiler": "GNU 12.2.0",
+  "machine": {
+    "cpu": "Some CPU \"fast\"",
+    "cores": 2,
+    "isa": "avx512",
+    "threads": 1
+  },
+  "interrupted": false,
+  "norms": [
+    {
+      "name": "batch",
+      "parameters": 7652,
+      "settings": {
+        "batch_size": 128,
+        "lr": 0.1,
+        "optimizer": "sgd"
+      },
+      "epochs": [
+        {
+          "train_loss": 0.25,
+          "train_accuracy": 92.5,
+          "test_loss": 0.125,
+          "test_accuracy": 96.25,
+          "seconds": 1.5,
+          "lr": 0.01,
+          "complete": true
+        }
+      ]
+    }
+  ]
+}
+)");
+}
+
+TEST_CASE(
+    "a history without norms has an empty list, a lost loss is null, odd bytes are replaced") {
+  train::History history = example();
+  history.norms.clear();
+  CHECK(history.json().find("\"norms\": []") != std::string::npos);
+  history = example();
+  history.norms[0].epochs[0].train_loss = std::numeric_limits<double>::quiet_NaN();
+  CHECK(history.json().find("\"train_loss\": null") != std::string::npos);
+  history.command = "mnist \xff";
+  CHECK(history.json().find("\"command\": \"mnist \xef\xbf\xbd\"") != std::string::npos);
+}
+
+TEST_CASE("saving makes the folders, replaces an older file and leaves nothing else") {
+  const Folder folder;
+  const fs::path path = folder.path / "a" / "b" / "history.json";
+  train::History history = example();
+  history.save(path);
+  CHECK(contents(path) == history.json());
+  history.seed = 1;
+  history.save(path);
+  CHECK(contents(path) == history.json());
+  CHECK(std::distance(fs::directory_iterator(path.parent_path()), {}) == 1);
+}
+
+TEST_CASE("a history that cannot be saved says where, and leaves the old file alone") {
+  const Folder folder;
+  std::ofstream(folder.path / "file") << "not a folder";
+  const fs::path path = folder.path / "file" / "history.json";
+  CHECK_THROWS_AS(example().save(path), DataError);
+  try {
+    example().save(path);
+  } catch (const DataError& error) {
+    CHECK(std::string(error.what()).find(path.string()) != std::string::npos);
+    CHECK(std::string(error.what()).find("cannot be written") != std::string::npos);
+  }
+  CHECK(contents(folder.path / "file") == "not a folder");
+}
+
+TEST_CASE("the machine knows itself") {
+  set_num_threads(2);
+  const train::Machine machine = train::Machine::detect();
+  set_num_threads(0);
+  CHECK_FALSE(machine.cpu.empty());
+  CHECK(machine.cores >= 1);
+  CHECK(machine.isa == instruction_set());
+#if defined(_OPENMP)
+  CHECK(machine.threads == 2);
+#else
+  CHECK(machine.threads == 1);
+#endif
+}
