@@ -1,0 +1,143 @@
+#pragma once
+/// @file
+/// Two-dimensional convolution: the differentiable function and the layer.
+
+#include <string>
+
+#include "minnow/kernels/conv2d.hpp"
+#include "minnow/nn/init.hpp"
+#include "minnow/nn/module.hpp"
+
+namespace minnow::inline MINNOW_ABI::nn {
+
+struct Conv2dOptions {
+  Size2 stride = 1;
+  Size2 padding = 0;   ///< zeros on each side
+  Size2 dilation = 1;  ///< distance between the taps
+  Index groups = 1;    ///< channels are cut into this many groups that do not see each other
+  bool bias = true;
+};
+
+namespace detail {
+
+inline void check_conv2d_options(const Conv2dOptions& options, Size2 kernel) {
+  const auto positive = [](Size2 size) { return size.h > 0 && size.w > 0; };
+  check<ShapeError>(positive(kernel), "Conv2d: kernel ", kernel, " must be positive");
+  check<ShapeError>(positive(options.stride), "Conv2d: stride ", options.stride,
+                    " must be positive");
+  check<ShapeError>(positive(options.dilation), "Conv2d: dilation ", options.dilation,
+                    " must be positive");
+  check<ShapeError>(options.padding.h >= 0 && options.padding.w >= 0, "Conv2d: padding ",
+                    options.padding, " must not be negative");
+  check<ShapeError>(options.groups > 0, "Conv2d: groups = ", options.groups, " must be positive");
+}
+
+}  // namespace detail
+
+/// Convolution of images x [N, C, H, W] with weight [K, C / groups, kh, kw] and bias [K] (undefined
+/// for none): y [N, K, OH, OW] with OH = (H + 2 padding - dilation (kh - 1) - 1) / stride + 1,
+/// rounded down. `options.bias` is not looked at.
+///
+/// Errors: ShapeError where the sizes do not fit or the kernel is larger than the padded image.
+template <class T>
+Variable<T> conv2d(const Variable<T>& x, const Variable<T>& weight, const Variable<T>& bias = {},
+                   const Conv2dOptions& options = {}) {
+  check<ShapeError>(x.rank() == 4, "conv2d: x has shape ", x.shape(), ", expected [N, C, H, W]");
+  check<ShapeError>(weight.rank() == 4, "conv2d: weight has shape ", weight.shape(),
+                    ", expected [out channels, in channels / groups, kernel height, kernel width]");
+  const kernels::Conv2dSizes s{.n = x.size(0),
+                               .c = x.size(1),
+                               .h = x.size(2),
+                               .w = x.size(3),
+                               .k = weight.size(0),
+                               .kernel = {weight.size(2), weight.size(3)},
+                               .stride = options.stride,
+                               .padding = options.padding,
+                               .dilation = options.dilation,
+                               .groups = options.groups};
+  detail::check_conv2d_options(options, s.kernel);
+  check<ShapeError>(s.c == weight.size(1) * s.groups, "conv2d: x has shape ", x.shape(), ", so ",
+                    s.c, " channels, but weight ", weight.shape(), " with ", s.groups,
+                    s.groups == 1 ? " group" : " groups", " takes ", weight.size(1) * s.groups);
+  check<ShapeError>(s.k % s.groups == 0, "conv2d: weight ", weight.shape(), ": ", s.k,
+                    " output channels cannot be divided into ", s.groups, " groups");
+  const Size2 reach(s.dilation.h * (s.kernel.h - 1) + 1, s.dilation.w * (s.kernel.w - 1) + 1);
+  check<ShapeError>(s.h + 2 * s.padding.h >= reach.h && s.w + 2 * s.padding.w >= reach.w,
+                    "conv2d: x has shape ", x.shape(), ", and with padding ", s.padding,
+                    " that is smaller than the kernel ", s.kernel, " with dilation ", s.dilation,
+                    "; use a smaller kernel or more padding");
+  check<ShapeError>(!bias.defined() || bias.shape() == Shape{s.k}, "conv2d: bias has shape ",
+                    bias.defined() ? bias.shape() : Shape{}, ", expected ", Shape{s.k});
+
+  Tensor<T> y(Shape{s.n, s.k, s.oh(), s.ow()});
+  kernels::conv2d_forward(y.data(), x.value().data(), weight.value().data(),
+                          bias.defined() ? bias.value().data() : nullptr, s);
+  std::vector<Variable<T>> inputs{x, weight};
+  if (bias.defined()) inputs.push_back(bias);
+  return record<T>(
+      "conv2d", y, inputs,
+      [s, x = x.value(), weight = weight.value(), dx_needed = x.requires_grad(),
+       dweight_needed = weight.requires_grad(), has_bias = bias.defined(),
+       dbias_needed = bias.requires_grad()](const Tensor<T>& dy) {
+        std::vector<Tensor<T>> gradients(has_bias ? 3 : 2);
+        if (dx_needed) {
+          gradients[0] = Tensor<T>(x.shape());
+          kernels::conv2d_backward_data(gradients[0].data(), dy.data(), weight.data(), s);
+        }
+        if (dweight_needed) {
+          gradients[1] = Tensor<T>(weight.shape());
+          kernels::conv2d_backward_weight(gradients[1].data(), dy.data(), x.data(), s);
+        }
+        if (dbias_needed) {
+          gradients[2] = Tensor<T>(Shape{s.k});
+          kernels::conv2d_backward_bias(gradients[2].data(), dy.data(), s.n, s.k, s.oh() * s.ow());
+        }
+        return gradients;
+      });
+}
+
+/// Convolution layer: x [N, in_channels, H, W] -> y [N, out_channels, OH, OW]; see `conv2d`.
+///
+/// Parameters `weight` [out_channels, in_channels / groups, kh, kw] and, unless `.bias = false`,
+/// `bias` [out_channels]; both start uniform in +-1 / sqrt(in_channels / groups * kh * kw), as
+/// PyTorch's.
+///
+///     nn::Conv2d conv(1, 8, 3, {.padding = 1, .bias = false});
+///
+/// Errors: ShapeError where groups do not divide the channels or a size is not positive.
+template <class T = float>
+class Conv2d : public Module<T> {
+ public:
+  Conv2d(Index in_channels, Index out_channels, Size2 kernel, const Conv2dOptions& options = {})
+      : kernel_(kernel), options_(options) {
+    detail::check_conv2d_options(options, kernel);
+    check<ShapeError>(in_channels > 0 && out_channels > 0, "Conv2d(", in_channels, ", ",
+                      out_channels, "): the numbers of channels must be positive");
+    check<ShapeError>(in_channels % options.groups == 0 && out_channels % options.groups == 0,
+                      "Conv2d(", in_channels, ", ", out_channels,
+                      "): both numbers of channels must be multiples of "
+                      "groups = ",
+                      options.groups);
+    const Shape shape{out_channels, in_channels / options.groups, kernel.h, kernel.w};
+    weight_ = this->register_parameter("weight", init::default_weight(Tensor<T>(shape)));
+    if (options.bias)
+      bias_ = this->register_parameter("bias",
+                                       init::default_bias(Tensor<T>(Shape{out_channels}), shape));
+  }
+
+  Variable<T> forward(const Variable<T>& x) override { return conv2d(x, weight_, bias_, options_); }
+  std::string name() const override { return "Conv2d"; }
+
+  const Variable<T>& weight() const { return weight_; }
+  /// Undefined without a bias.
+  const Variable<T>& bias() const { return bias_; }
+  Size2 kernel() const { return kernel_; }
+  const Conv2dOptions& options() const { return options_; }
+
+ private:
+  Variable<T> weight_, bias_;
+  Size2 kernel_;
+  Conv2dOptions options_;
+};
+
+}  // namespace minnow::inline MINNOW_ABI::nn
