@@ -1,0 +1,220 @@
+#pragma once
+/// @file
+/// Differentiable functions that act on each element: arithmetic, exp, log, sqrt, pow, abs, ...
+///
+/// Operands of different shapes are repeated to fit each other as in NumPy: shapes are aligned at
+/// the last axis, and sizes must be equal or one of them 1. Errors: ShapeError with both shapes
+/// otherwise.
+
+#include <cmath>
+#include <numbers>
+
+#include "minnow/autograd.hpp"
+#include "minnow/ops/broadcast.hpp"
+
+namespace minnow::inline MINNOW_ABI {
+
+namespace detail {
+
+/// Elementary functions cost about this many additions.
+inline constexpr Index function_cost = 8;
+
+/// y = f(x) with dx = df(dy, x, y), both functions of packs.
+template <class T, class F, class DF>
+Variable<T> unary(std::string_view name, const Variable<T>& x, Index cost, const F& f,
+                  const DF& df) {
+  const Tensor<T> in = x.value();
+  const Tensor<T> out = map(cost, f, in);
+  return record<T>(name, out, {x},
+                   [=](const Tensor<T>& dy) { return std::vector{map(cost, df, dy, in, out)}; });
+}
+
+/// z = f(x, y) with dx = dfx(dz, x, y) and dy = dfy(dz, x, y).
+template <class T, class F, class DFX, class DFY>
+Variable<T> binary(std::string_view name, const Variable<T>& x, const Variable<T>& y, Index cost,
+                   const F& f, const DFX& dfx, const DFY& dfy) {
+  const Tensor<T> a = x.value(), b = y.value();
+  const Shape shape = broadcast_shape(a.shape(), b.shape(), name);
+  const bool need_x = x.requires_grad(), need_y = y.requires_grad();
+  return record<T>(name, map_to(shape, cost, f, a, b), {x, y}, [=](const Tensor<T>& dz) {
+    std::vector<Tensor<T>> gradients(2);
+    if (need_x) gradients[0] = sum_to(map_to(shape, cost, dfx, dz, a, b), a.shape());
+    if (need_y) gradients[1] = sum_to(map_to(shape, cost, dfy, dz, a, b), b.shape());
+    return gradients;
+  });
+}
+
+/// A number next to a variable, converted to the variable's type.
+template <class T>
+using Scalar = std::type_identity_t<T>;
+
+}  // namespace detail
+
+template <class T>
+Variable<T> operator+(const Variable<T>& x, const Variable<T>& y) {
+  const auto add = [](Pack<T> a, Pack<T> b) { return a + b; };
+  const Shape a = x.shape(), b = y.shape();
+  const Shape shape = detail::broadcast_shape(a, b, "operator+");
+  return record<T>("add", detail::map_to(shape, 1, add, x.value(), y.value()), {x, y},
+                   [=](const Tensor<T>& dz) {
+                     return std::vector{detail::sum_to(dz, a), detail::sum_to(dz, b)};
+                   });
+}
+template <class T>
+Variable<T> operator-(const Variable<T>& x, const Variable<T>& y) {
+  return detail::binary(
+      "operator-", x, y, 1, [](Pack<T> a, Pack<T> b) { return a - b; },
+      [](Pack<T> dz, Pack<T>, Pack<T>) { return dz; },
+      [](Pack<T> dz, Pack<T>, Pack<T>) { return -dz; });
+}
+template <class T>
+Variable<T> operator*(const Variable<T>& x, const Variable<T>& y) {
+  return detail::binary(
+      "operator*", x, y, 1, [](Pack<T> a, Pack<T> b) { return a * b; },
+      [](Pack<T> dz, Pack<T>, Pack<T> b) { return dz * b; },
+      [](Pack<T> dz, Pack<T> a, Pack<T>) { return dz * a; });
+}
+template <class T>
+Variable<T> operator/(const Variable<T>& x, const Variable<T>& y) {
+  return detail::binary(
+      "operator/", x, y, 2, [](Pack<T> a, Pack<T> b) { return a / b; },
+      [](Pack<T> dz, Pack<T>, Pack<T> b) { return dz / b; },
+      [](Pack<T> dz, Pack<T> a, Pack<T> b) { return -dz * (a / b / b); });
+}
+template <class T>
+Variable<T> operator-(const Variable<T>& x) {
+  return detail::unary(
+      "neg", x, 1, [](Pack<T> a) { return -a; }, [](Pack<T> dy, Pack<T>, Pack<T>) { return -dy; });
+}
+
+template <class T>
+Variable<T> operator+(const Variable<T>& x, detail::Scalar<T> s) {
+  return detail::unary(
+      "add", x, 1, [=](Pack<T> a) { return a + Pack<T>(s); },
+      [](Pack<T> dy, Pack<T>, Pack<T>) { return dy; });
+}
+template <class T>
+Variable<T> operator+(detail::Scalar<T> s, const Variable<T>& x) {
+  return x + s;
+}
+template <class T>
+Variable<T> operator-(const Variable<T>& x, detail::Scalar<T> s) {
+  return x + (-s);
+}
+template <class T>
+Variable<T> operator-(detail::Scalar<T> s, const Variable<T>& x) {
+  return detail::unary(
+      "sub", x, 1, [=](Pack<T> a) { return Pack<T>(s) - a; },
+      [](Pack<T> dy, Pack<T>, Pack<T>) { return -dy; });
+}
+template <class T>
+Variable<T> operator*(const Variable<T>& x, detail::Scalar<T> s) {
+  return detail::unary(
+      "mul", x, 1, [=](Pack<T> a) { return a * Pack<T>(s); },
+      [=](Pack<T> dy, Pack<T>, Pack<T>) { return dy * Pack<T>(s); });
+}
+template <class T>
+Variable<T> operator*(detail::Scalar<T> s, const Variable<T>& x) {
+  return x * s;
+}
+template <class T>
+Variable<T> operator/(const Variable<T>& x, detail::Scalar<T> s) {
+  return detail::unary(
+      "div", x, 2, [=](Pack<T> a) { return a / Pack<T>(s); },
+      [=](Pack<T> dy, Pack<T>, Pack<T>) { return dy / Pack<T>(s); });
+}
+template <class T>
+Variable<T> operator/(detail::Scalar<T> s, const Variable<T>& x) {
+  return detail::unary(
+      "div", x, 2, [=](Pack<T> a) { return Pack<T>(s) / a; },
+      [](Pack<T> dy, Pack<T> a, Pack<T> y) { return -dy * (y / a); });
+}
+
+template <class T>
+Variable<T> exp(const Variable<T>& x) {
+  return detail::unary(
+      "exp", x, detail::function_cost, [](Pack<T> a) { return exp(a); },
+      [](Pack<T> dy, Pack<T>, Pack<T> y) { return dy * y; });
+}
+
+/// The natural logarithm; -infinity at 0, NaN below.
+template <class T>
+Variable<T> log(const Variable<T>& x) {
+  return detail::unary(
+      "log", x, detail::function_cost, [](Pack<T> a) { return log(a); },
+      [](Pack<T> dy, Pack<T> a, Pack<T>) { return dy / a; });
+}
+
+/// NaN below 0. The gradient at 0 is infinite.
+template <class T>
+Variable<T> sqrt(const Variable<T>& x) {
+  return detail::unary(
+      "sqrt", x, 2, [](Pack<T> a) { return sqrt(a); },
+      [](Pack<T> dy, Pack<T>, Pack<T> y) { return dy / (y + y); });
+}
+
+/// The Gauss error function.
+template <class T>
+Variable<T> erf(const Variable<T>& x) {
+  const T factor = 2 * std::numbers::inv_sqrtpi_v<T>;
+  return detail::unary(
+      "erf", x, detail::function_cost, [](Pack<T> a) { return erf(a); },
+      [=](Pack<T> dy, Pack<T> a, Pack<T>) { return dy * Pack<T>(factor) * exp(-(a * a)); });
+}
+
+/// The gradient at 0 is 0.
+template <class T>
+Variable<T> abs(const Variable<T>& x) {
+  return detail::unary(
+      "abs", x, 1, [](Pack<T> a) { return abs(a); },
+      [](Pack<T> dy, Pack<T> a, Pack<T>) {
+        const auto zero = Pack<T>::zero();
+        return select_less(a, zero, -dy, select_equal(a, zero, zero, dy));
+      });
+}
+
+/// x to the power of a number. Below 0 it is NaN unless the exponent is whole.
+template <class T>
+Variable<T> pow(const Variable<T>& x, detail::Scalar<T> exponent) {
+  if (exponent == 2)
+    return detail::unary(
+        "pow", x, 1, [](Pack<T> a) { return a * a; },
+        [](Pack<T> dy, Pack<T> a, Pack<T>) { return dy * (a + a); });
+  // At exponent 0 the derivative is 0 everywhere, also where x^-1 is infinite.
+  return detail::unary(
+      "pow", x, 4 * detail::function_cost,
+      [=](Pack<T> a) { return detail::by_lane(a, [=](T v) { return std::pow(v, exponent); }); },
+      [=](Pack<T> dy, Pack<T> a, Pack<T>) {
+        if (exponent == 0) return Pack<T>::zero();
+        return dy * detail::by_lane(a, [=](T v) { return exponent * std::pow(v, exponent - 1); });
+      });
+}
+
+/// The larger of both, NaN if one is NaN. Where they are equal each gets half of the gradient.
+template <class T>
+Variable<T> maximum(const Variable<T>& x, const Variable<T>& y) {
+  const auto share = [](Pack<T> dz, Pack<T> mine, Pack<T> other) {
+    return select_less(mine, other, Pack<T>::zero(),
+                       select_equal(mine, other, dz * Pack<T>(T(0.5)), dz));
+  };
+  return detail::binary(
+      "maximum", x, y, 1,
+      [](Pack<T> a, Pack<T> b) { return select_equal(b, b, select_less(a, b, b, a), b); },
+      [=](Pack<T> dz, Pack<T> a, Pack<T> b) { return share(dz, a, b); },
+      [=](Pack<T> dz, Pack<T> a, Pack<T> b) { return share(dz, b, a); });
+}
+
+/// x, but at least `low` and at most `high`; NaN stays NaN. The gradient is 0 where x was changed.
+template <class T>
+Variable<T> clamp(const Variable<T>& x, detail::Scalar<T> low, detail::Scalar<T> high) {
+  const auto limit = [=](Pack<T> a, Pack<T> below, Pack<T> within, Pack<T> above) {
+    return select_less(a, Pack<T>(low), below, select_less(Pack<T>(high), a, above, within));
+  };
+  return detail::unary(
+      "clamp", x, 1, [=](Pack<T> a) { return limit(a, Pack<T>(low), a, Pack<T>(high)); },
+      [=](Pack<T> dy, Pack<T> a, Pack<T>) {
+        return limit(a, Pack<T>::zero(), dy, Pack<T>::zero());
+      });
+}
+
+}  // namespace minnow::inline MINNOW_ABI
