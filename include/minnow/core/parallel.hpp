@@ -40,6 +40,25 @@ inline int num_threads() {
 #endif
 }
 
+namespace detail {
+
+inline int& serial_scopes() {
+  thread_local int scopes = 0;
+  return scopes;
+}
+
+}  // namespace detail
+
+/// While an object of this class lives, loops that this thread starts stay on it. For a thread that
+/// works beside the ones that train, and must not start a second team of them.
+class SerialScope {
+ public:
+  SerialScope() { ++detail::serial_scopes(); }
+  ~SerialScope() { --detail::serial_scopes(); }
+  SerialScope(const SerialScope&) = delete;
+  SerialScope& operator=(const SerialScope&) = delete;
+};
+
 /// Sets the number of threads for the whole process; 0 goes back to OpenMP's choice.
 inline void set_num_threads(int threads) { detail::requested_threads() = std::max(0, threads); }
 
@@ -47,7 +66,8 @@ inline void set_num_threads(int threads) { detail::requested_threads() = std::ma
 /// needs.
 inline Index worker_count(Index count) {
 #if defined(_OPENMP)
-  if (!omp_in_parallel()) return std::clamp<Index>(num_threads(), 1, std::max<Index>(1, count));
+  if (detail::serial_scopes() == 0 && !omp_in_parallel())
+    return std::clamp<Index>(num_threads(), 1, std::max<Index>(1, count));
 #endif
   return 1;
 }
