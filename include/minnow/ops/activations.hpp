@@ -1,0 +1,82 @@
+#pragma once
+/// @file
+/// Activation functions, element by element. The output has the input's shape; nothing can go
+/// wrong.
+
+#include "minnow/autograd.hpp"
+#include "minnow/kernels/activations.hpp"
+#include "minnow/kernels/elementwise.hpp"
+
+namespace minnow::inline MINNOW_ABI {
+
+/// Which formula stands for the normal distribution in `gelu`.
+enum class GeluApproximation {
+  none,  ///< the error function
+  tanh,  ///< x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+};
+
+namespace detail {
+
+/// `cost` is what an element is worth in elementary operations.
+template <class T, class F>
+Variable<T> activation(std::string_view name, const Variable<T>& x, const F& f, Index cost) {
+  using V = Pack<T>;
+  Tensor<T> y(x.shape());
+  kernels::map([f](V v) { return f.forward(v); }, y.data(), y.size(), cost, x.value().data());
+  const Tensor<T> saved = f.keeps_output() ? y : x.value();
+  return record<T>(name, y, {x}, [saved, f, cost](const Tensor<T>& dy) {
+    Tensor<T> dx(dy.shape());
+    kernels::map([f](V v, V dv) { return f.backward(v, dv); }, dx.data(), dx.size(), cost,
+                 saved.data(), dy.data());
+    return std::vector{dx};
+  });
+}
+
+}  // namespace detail
+
+/// max(x, 0).
+template <class T>
+Variable<T> relu(const Variable<T>& x) {
+  return detail::activation("relu", x, kernels::Relu{}, 1);
+}
+
+/// x where x > 0, else negative_slope * x.
+template <class T>
+Variable<T> leaky_relu(const Variable<T>& x, double negative_slope = 0.01) {
+  return detail::activation("leaky_relu", x, kernels::LeakyRelu<T>{static_cast<T>(negative_slope)},
+                            1);
+}
+
+/// x where x > 0, else alpha * (exp(x) - 1).
+template <class T>
+Variable<T> elu(const Variable<T>& x, double alpha = 1) {
+  return detail::activation("elu", x, kernels::Elu<T>{static_cast<T>(alpha)}, 8);
+}
+
+/// x times the probability that a standard normal number is below x.
+template <class T>
+Variable<T> gelu(const Variable<T>& x, GeluApproximation approximate = GeluApproximation::none) {
+  if (approximate == GeluApproximation::tanh)
+    return detail::activation("gelu", x, kernels::GeluTanh{}, 8);
+  return detail::activation("gelu", x, kernels::Gelu{}, 32);
+}
+
+/// x * sigmoid(x), also known as swish.
+template <class T>
+Variable<T> silu(const Variable<T>& x) {
+  return detail::activation("silu", x, kernels::Silu{}, 8);
+}
+
+/// 1 / (1 + exp(-x)).
+template <class T>
+Variable<T> sigmoid(const Variable<T>& x) {
+  return detail::activation("sigmoid", x, kernels::Sigmoid{}, 8);
+}
+
+/// The hyperbolic tangent.
+template <class T>
+Variable<T> tanh(const Variable<T>& x) {
+  return detail::activation("tanh", x, kernels::Tanh{}, 8);
+}
+
+}  // namespace minnow::inline MINNOW_ABI
