@@ -60,7 +60,8 @@ inline void draw_affine(float* plane, float* padded, Index h, Index w,
         static_cast<float>(m[1] * from_centre + m[2] - m[0] * centre_x + centre_x + 1);
     const auto start_y =
         static_cast<float>(m[4] * from_centre + m[5] - m[3] * centre_x + centre_y + 1);
-    float* const out = plane + y * w;
+    float* const MINNOW_RESTRICT out = plane + y * w;
+    const float* const MINNOW_RESTRICT in = padded;
     MINNOW_SIMD
     for (int x = 0; x < count; ++x) {
       float at_x = start_x + step_x * static_cast<float>(x);
@@ -72,9 +73,10 @@ inline void draw_affine(float* plane, float* padded, Index h, Index w,
       const int left = static_cast<int>(at_x), top = static_cast<int>(at_y);
       const float share_x = at_x - static_cast<float>(left),
                   share_y = at_y - static_cast<float>(top);
-      const float* const corner = padded + (top * stride + left);
-      const float above = corner[0] + share_x * (corner[1] - corner[0]);
-      const float below = corner[stride] + share_x * (corner[stride + 1] - corner[stride]);
+      const int corner = top * stride + left;
+      const float above = in[corner] + share_x * (in[corner + 1] - in[corner]);
+      const float below =
+          in[corner + stride] + share_x * (in[corner + stride + 1] - in[corner + stride]);
       out[x] = above + share_y * (below - above);
     }
   }
