@@ -1,0 +1,107 @@
+#pragma once
+/// @file
+/// Batch normalisation: each channel over all images and positions.
+
+#include <cmath>
+
+#include "minnow/core/memory.hpp"
+#include "minnow/kernels/channel_norm.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels {
+
+/// Normalises each channel of a batch by its own mean and biased variance.
+///
+///   y = (x - mean) * rstd * gamma + beta    rstd = 1 / sqrt(variance + eps)
+///
+/// x, y [n, c, hw] (y may be x); gamma, beta [c] or null (1 and 0). Writes y, mean [c] and rstd
+/// [c], which the backward needs. running_mean and running_var [c], or null, move towards the batch
+/// by `momentum`, the weight of the new value; the variance that goes there is the unbiased one, so
+/// n * hw must be at least 2 then.
+///
+/// Numerics: inputs of 1e4 + N(0, 1) give y within 1e-5, constant channels give beta, inputs around
+/// 1e30 are as accurate as others. Parallel over images and channels, the same bits for any number
+/// of threads. Paper: Ioffe, Szegedy, "Batch normalization", 2015.
+template <class T>
+void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var, const T* x,
+                        const T* gamma, const T* beta, Index n, Index c, Index hw, double eps,
+                        double momentum) {
+  const Scratch<double> statistics(2 * c);
+  const Scratch<detail::Affine<T>> affine(c);
+  double *means = statistics.data(), *variances = means + c;
+  batch_moments(means, variances, x, n, c, hw);
+  const auto move = [&](T& running, double value) {
+    running = static_cast<T>((1 - momentum) * static_cast<double>(running) + momentum * value);
+  };
+  const double count = static_cast<double>(n * hw);
+  for (Index ch = 0; ch < c; ++ch) {
+    const double r = 1 / std::sqrt(variances[ch] + eps);
+    mean[ch] = static_cast<T>(means[ch]);
+    rstd[ch] = static_cast<T>(r);
+    affine.data()[ch] =
+        detail::make_affine<T>(means[ch], r, gamma ? static_cast<double>(gamma[ch]) : 1,
+                               beta ? static_cast<double>(beta[ch]) : 0);
+    if (running_mean) move(running_mean[ch], means[ch]);
+    if (running_var) move(running_var[ch], variances[ch] * count / (count - 1));
+  }
+  normalize_batch(y, x, affine.data(), n, c, hw);
+}
+
+/// Normalises each channel by a given mean and variance: what a trained network does.
+///
+///   y = (x - mean) * rstd * gamma + beta    rstd = 1 / sqrt(variance + eps)
+///
+/// x, y [n, c, hw] (y may be x); mean, variance [c]; gamma, beta [c] or null (1 and 0). Writes y
+/// and rstd [c]. Parallel over images and channels.
+template <class T>
+void batch_norm_inference(T* y, T* rstd, const T* x, const T* mean, const T* variance,
+                          const T* gamma, const T* beta, Index n, Index c, Index hw, double eps) {
+  const Scratch<detail::Affine<T>> affine(c);
+  for (Index ch = 0; ch < c; ++ch) {
+    const double r = 1 / std::sqrt(static_cast<double>(variance[ch]) + eps);
+    rstd[ch] = static_cast<T>(r);
+    affine.data()[ch] = detail::make_affine<T>(static_cast<double>(mean[ch]), r,
+                                               gamma ? static_cast<double>(gamma[ch]) : 1,
+                                               beta ? static_cast<double>(beta[ch]) : 0);
+  }
+  normalize_batch(y, x, affine.data(), n, c, hw);
+}
+
+/// The gradients of batch normalisation.
+///
+///   dbeta = sum(dy)    dgamma = sum(dy * xhat)    xhat = (x - mean) * rstd    m = n * hw
+///   dx = gamma * rstd * (dy - dbeta / m - xhat * dgamma / m)
+///   dx = gamma * rstd * dy    if `constant`: mean and rstd did not come from x
+///
+/// Derivation: x[k] acts on y[k] directly, and on every y through the mean (d mean / dx[k] = 1 / m)
+/// and through rstd (d rstd / dx[k] = -rstd^2 * xhat[k] / m). Summed over dy * gamma, these three
+/// paths are the three terms.
+///
+/// x, dy, dx [n, c, hw] (dx may be dy); mean, rstd [c] from the forward; gamma [c] or null. Writes
+/// dx, dgamma [c] and dbeta [c]; any of them may be null. Two passes over memory: sums, then dx.
+/// Parallel over images and channels, the same bits for any number of threads.
+template <class T>
+void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                         const T* rstd, const T* gamma, Index n, Index c, Index hw,
+                         bool constant = false) {
+  const Scratch<double> sums(2 * c);
+  double *dy_sum = sums.data(), *dy_xhat_sum = dy_sum + c;
+  if (dgamma || dbeta || !constant)
+    batch_gradient_sums(dy_sum, dy_xhat_sum, dy, x, mean, rstd, n, c, hw);
+  const Scratch<detail::GradientWeights<T>> weights(c);
+  const Scratch<detail::Affine<T>> affine(c);
+  const double m = static_cast<double>(n * hw);
+  for (Index ch = 0; ch < c; ++ch) {
+    if (dbeta) dbeta[ch] = static_cast<T>(dy_sum[ch]);
+    if (dgamma) dgamma[ch] = static_cast<T>(dy_xhat_sum[ch]);
+    const double g = gamma ? static_cast<double>(gamma[ch]) : 1, r = static_cast<double>(rstd[ch]);
+    if (constant)
+      affine.data()[ch] = {T(0), static_cast<T>(r * g), T(0)};
+    else
+      weights.data()[ch] =
+          detail::make_gradient_weights<T>(r, g, g * dy_sum[ch] / m, g * dy_xhat_sum[ch] / m);
+  }
+  if (dx && constant) normalize_batch(dx, dy, affine.data(), n, c, hw);
+  if (dx && !constant) gradient_batch(dx, dy, x, mean, rstd, weights.data(), n, c, hw);
+}
+
+}  // namespace minnow::inline MINNOW_ABI::kernels
