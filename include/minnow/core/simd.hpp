@@ -2,7 +2,18 @@
 /// @file
 /// `Pack<T>`: as many numbers as one vector register holds. The only door to Eigen's packet types.
 
+// GCC 12's own AVX-512 intrinsics, which Eigen includes, start from deliberately undefined
+// registers and would warn in every user of this header.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <Eigen/Core>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
 #include <cmath>
 #include <cstring>
 
