@@ -32,6 +32,11 @@ struct CloseFile {
 };
 using FileHandle = std::unique_ptr<std::FILE, CloseFile>;
 
+/// Throws, with the system's reason, unless `done`.
+inline void check_file(bool done, const std::string& path, const char* failure) {
+  if (!done) throw DataError(text(path, ": ", failure, ": ", std::strerror(errno)));
+}
+
 /// A file that appears under its name only when it is complete: the bytes go to another beside it,
 /// which `commit` renames. Without a `commit` nothing remains.
 class PendingFile {
@@ -43,7 +48,7 @@ class PendingFile {
       file_.reset(std::fopen(pending_.c_str(), "wbx"));
       if (!file_ && errno != EEXIST) break;
     }
-    check<DataError>(file_ != nullptr, path_, ": cannot be created: ", std::strerror(errno));
+    detail::check_file(file_ != nullptr, path_, "cannot be created");
   }
   PendingFile(const PendingFile&) = delete;
   PendingFile& operator=(const PendingFile&) = delete;
@@ -53,15 +58,14 @@ class PendingFile {
   }
 
   void write(const void* bytes, std::size_t size) {
-    check<DataError>(std::fwrite(bytes, 1, size, file_.get()) == size, pending_,
-                     ": cannot be written: ", std::strerror(errno));
+    detail::check_file(std::fwrite(bytes, 1, size, file_.get()) == size, pending_,
+                       "cannot be written");
   }
 
   void commit() {
-    check<DataError>(std::fclose(file_.release()) == 0, pending_,
-                     ": cannot be written: ", std::strerror(errno));
-    check<DataError>(std::rename(pending_.c_str(), path_.c_str()) == 0, path_,
-                     ": cannot be given its name: ", std::strerror(errno));
+    detail::check_file(std::fclose(file_.release()) == 0, pending_, "cannot be written");
+    detail::check_file(std::rename(pending_.c_str(), path_.c_str()) == 0, path_,
+                       "cannot be given its name");
     committed_ = true;
   }
 
@@ -84,15 +88,15 @@ class GzipReader {
  public:
   explicit GzipReader(std::string path)
       : path_(std::move(path)), file_(std::fopen(path_.c_str(), "rb")) {
-    check<DataError>(file_ != nullptr, path_, ": cannot be opened: ", std::strerror(errno));
+    detail::check_file(file_ != nullptr, path_, "cannot be opened");
     fill();
     compressed_ = available_ >= 2 && input_[0] == 0x1F && input_[1] == 0x8B;
     if (!compressed_) {
       if (std::fseek(file_.get(), 0, SEEK_END) == 0) {
         const long end = std::ftell(file_.get());
         if (end >= 0) plain_size_ = static_cast<std::uint64_t>(end);
-        check<DataError>(std::fseek(file_.get(), static_cast<long>(available_), SEEK_SET) == 0,
-                         path_, ": cannot be read: ", std::strerror(errno));
+        detail::check_file(std::fseek(file_.get(), static_cast<long>(available_), SEEK_SET) == 0,
+                           path_, "cannot be read");
       }
       return;
     }
@@ -130,8 +134,7 @@ class GzipReader {
     used_ = 0;
     errno = 0;
     available_ = std::fread(input_.data(), 1, input_.size(), file_.get());
-    check<DataError>(std::ferror(file_.get()) == 0, path_,
-                     ": cannot be read: ", std::strerror(errno));
+    detail::check_file(std::ferror(file_.get()) == 0, path_, "cannot be read");
     return available_ > 0;
   }
 
@@ -141,8 +144,7 @@ class GzipReader {
     used_ += buffered;
     if (buffered == size) return size;
     const std::size_t rest = std::fread(out + buffered, 1, size - buffered, file_.get());
-    check<DataError>(std::ferror(file_.get()) == 0, path_,
-                     ": cannot be read: ", std::strerror(errno));
+    detail::check_file(std::ferror(file_.get()) == 0, path_, "cannot be read");
     return buffered + rest;
   }
 
