@@ -3,6 +3,7 @@
 /// `Tensor<T>`: numbers in a row-major, contiguous block of shared memory.
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 #include <initializer_list>
 #include <span>
@@ -64,9 +65,12 @@ class Tensor {
     requires std::floating_point<T>
   {
     Tensor result(shape);
-    for (Index i = 0; i < result.size(); ++i)
-      result.data_[i] = static_cast<T>(
-          low + (double{high} - double{low}) * random_uniform(key, static_cast<std::uint64_t>(i)));
+    // Numbers just below `high` may round up to it.
+    const T last = std::nextafter(high, low);
+    for (Index i = 0; i < result.size(); ++i) {
+      const double u = random_uniform(key, static_cast<std::uint64_t>(i));
+      result.data_[i] = std::min(last, static_cast<T>(low + (double{high} - double{low}) * u));
+    }
     return result;
   }
 
