@@ -16,8 +16,18 @@
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "minnow/core/config.hpp"
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define MINNOW_HAS_SHUFFLE 1
+#endif
+#endif
+#if !defined(MINNOW_HAS_SHUFFLE)
+#define MINNOW_HAS_SHUFFLE 0
+#endif
 
 namespace minnow::inline MINNOW_ABI {
 
@@ -162,6 +172,16 @@ MINNOW_INLINE Pack<T, vector> select_equal(Pack<T, vector> a, Pack<T, vector> b,
       Eigen::internal::pselect(Eigen::internal::pcmp_eq(a.raw, b.raw), yes.raw, no.raw));
 }
 
+/// Lane by lane: `a` where the integer of the same width at `mask` has all bits set, 0 where it has
+/// none.
+template <class T, bool vector, class Bits>
+MINNOW_INLINE Pack<T, vector> mask_with(Pack<T, vector> a, const Bits* mask) {
+  static_assert(sizeof(Bits) == sizeof(T));
+  Pack<T, vector> bits;
+  std::memcpy(&bits.raw, mask, sizeof bits.raw);
+  return Pack<T, vector>(Eigen::internal::pand(a.raw, bits.raw));
+}
+
 /// Keeps the compiler from loading `a` once for each of its uses: a pack read at an unaligned
 /// address costs two accesses, so a value with several uses belongs in a register.
 template <class T, bool vector>
@@ -227,6 +247,65 @@ MINNOW_INLINE Pack<T, vector> tanh(Pack<T, vector> a) {
 template <class T, bool vector>
 MINNOW_INLINE Pack<T, vector> erf(Pack<T, vector> a) {
   return detail::by_lane(a, [](T x) { return std::erf(x); });
+}
+
+/// Splits the 2 * width numbers of a and then b into those at even and those at odd places.
+template <class T, bool vector>
+MINNOW_INLINE void deinterleave(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector>& even,
+                                Pack<T, vector>& odd) {
+  constexpr Index width = Pack<T, vector>::width;
+  if constexpr (width == 1) {
+    even = a;
+    odd = b;
+  } else {
+#if MINNOW_HAS_SHUFFLE
+    const auto pick = [&]<int... i>(std::integer_sequence<int, i...>) {
+      even.raw = __builtin_shufflevector(a.raw, b.raw, (2 * i)...);
+      odd.raw = __builtin_shufflevector(a.raw, b.raw, (2 * i + 1)...);
+    };
+    pick(std::make_integer_sequence<int, static_cast<int>(width)>{});
+#else
+    T from[2 * width], to[2 * width];
+    a.store(from);
+    b.store(from + width);
+    for (Index i = 0; i < width; ++i) {
+      to[i] = from[2 * i];
+      to[width + i] = from[2 * i + 1];
+    }
+    even = Pack<T, vector>::load(to);
+    odd = Pack<T, vector>::load(to + width);
+#endif
+  }
+}
+
+/// The inverse: lanes of even and odd in turn, the first half of them in a, the second in b.
+template <class T, bool vector>
+MINNOW_INLINE void interleave(Pack<T, vector> even, Pack<T, vector> odd, Pack<T, vector>& a,
+                              Pack<T, vector>& b) {
+  constexpr Index width = Pack<T, vector>::width;
+  if constexpr (width == 1) {
+    a = even;
+    b = odd;
+  } else {
+#if MINNOW_HAS_SHUFFLE
+    constexpr int half = static_cast<int>(width) / 2;
+    const auto pick = [&]<int... i>(std::integer_sequence<int, i...>) {
+      a.raw = __builtin_shufflevector(even.raw, odd.raw, (i / 2 + i % 2 * 2 * half)...);
+      b.raw = __builtin_shufflevector(even.raw, odd.raw, (half + i / 2 + i % 2 * 2 * half)...);
+    };
+    pick(std::make_integer_sequence<int, static_cast<int>(width)>{});
+#else
+    T from[2 * width], to[2 * width];
+    even.store(from);
+    odd.store(from + width);
+    for (Index i = 0; i < width; ++i) {
+      to[2 * i] = from[i];
+      to[2 * i + 1] = from[width + i];
+    }
+    a = Pack<T, vector>::load(to);
+    b = Pack<T, vector>::load(to + width);
+#endif
+  }
 }
 
 /// Transposes `width` packs in place: lane j of pack i becomes lane i of pack j.

@@ -334,65 +334,6 @@ void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes
     }
 }
 
-namespace detail {
-
-/// At most this many rows of dy, and this many terms, are taken together: their products' sums are
-/// the accumulators.
-inline constexpr Index dots_rows = vector_registers / 8, dots_terms = 6;
-
-/// dw[i * pitch + r] += sum_p dy[i * dy_pitch + p] * x[p + offset[r]] for i < M, r < R, p < flat.
-///
-/// Both operands are readable, and dy zero, up to the next whole pack.
-template <class T, int M, int R>
-void dots(T* dw, Index pitch, const T* dy, Index dy_pitch, const T* x, const Index* offset,
-          Index flat) {
-  using V = Pack<T>;
-  V sums[M][R];
-  const T* from[R];
-  MINNOW_UNROLL
-  for (int r = 0; r < R; ++r) {
-    from[r] = x + offset[r];
-    MINNOW_UNROLL
-    for (int i = 0; i < M; ++i) sums[i][r] = V::zero();
-  }
-  for (Index p = 0; p < flat; p += V::width) {
-    V g[M];
-    MINNOW_UNROLL
-    for (int i = 0; i < M; ++i) g[i] = V::load(dy + i * dy_pitch + p);
-    MINNOW_UNROLL
-    for (int r = 0; r < R; ++r) {
-      V v = V::load(from[r] + p);
-      hold(v);
-      MINNOW_UNROLL
-      for (int i = 0; i < M; ++i) sums[i][r] = fma(g[i], v, sums[i][r]);
-    }
-  }
-  for (int i = 0; i < M; ++i)
-    for (int r = 0; r < R; ++r) dw[i * pitch + r] += sum(sums[i][r]);
-}
-
-/// The same for `outputs` rows of dy and all terms, in tiles.
-template <class T>
-void dots_block(T* dw, Index pitch, const T* dy, Index dy_pitch, const T* x, const Index* offset,
-                Index outputs, Index terms, Index flat) {
-  const TileRows rows{outputs, dots_rows};
-  for (Index t = 0; t < rows.count; ++t) {
-    T* to = dw + rows.begin(t) * pitch;
-    const T* from = dy + rows.begin(t) * dy_pitch;
-    constant_height<dots_rows>(rows.height(t), [&](auto height) {
-      constexpr int M = height;
-      Index r = 0;
-      for (; r + dots_terms <= terms; r += dots_terms)
-        dots<T, M, dots_terms>(to + r, pitch, from, dy_pitch, x, offset + r, flat);
-      for (; r + 3 <= terms; r += 3)
-        dots<T, M, 3>(to + r, pitch, from, dy_pitch, x, offset + r, flat);
-      for (; r < terms; ++r) dots<T, M, 1>(to + r, pitch, from, dy_pitch, x, offset + r, flat);
-    });
-  }
-}
-
-}  // namespace detail
-
 /// Convolution, backward to the weights.
 ///
 ///   dweight[k, c, a, b] = sum_{n, i, j} dy[n, k, i, j] * x[n, c, i * stride_h + a * dilation_h
@@ -456,8 +397,8 @@ void conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Conv2dSiz
                                 count, ow, 0, 1, count + reach_h, 0, 1, pitch);
           std::fill_n(staged_dy + k * piece_flat + flat, Pack<T>::width, T(0));
         }
-        detail::dots_block(sums + g * s.group_k() * terms, terms, staged_dy, piece_flat, staged,
-                           offset.data(), s.group_k(), terms, flat);
+        dots_block(sums + g * s.group_k() * terms, terms, staged_dy, piece_flat, staged,
+                   offset.data(), s.group_k(), terms, DotsRange{.cols = flat});
       }
     }
   };

@@ -1,6 +1,6 @@
 #pragma once
 /// @file
-/// The inner loop of every matrix product and convolution: a block of sums that stays in registers.
+/// The inner loops of every matrix product and convolution: blocks of sums that stay in registers.
 
 #include <algorithm>
 #include <type_traits>
@@ -101,10 +101,84 @@ void tile_row(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, 
     for (; cols - j >= normal; j += normal)
       detail::tile<T, M, int{tile_packs}>(y + j, y_pitch, a, x + j, offset, rows, normal,
                                           accumulate);
+    for (; cols - j >= 2 * width; j += 2 * width)
+      detail::tile<T, M, 2>(y + j, y_pitch, a, x + j, offset, rows, 2 * width, accumulate);
     for (; j < cols; j += width)
       detail::tile<T, M, 1>(y + j, y_pitch, a, x + j, offset, rows, std::min(width, cols - j),
                             accumulate);
   });
+}
+
+/// The positions that a sum of products runs over: `rows` rows of `cols` numbers at two pitches.
+struct DotsRange {
+  Index rows = 1, cols = 0, dy_pitch = 0, x_pitch = 0;
+};
+
+namespace detail {
+
+/// At most this many planes of dy, and this many terms, are taken together: the sums of their
+/// products are the accumulators.
+inline constexpr Index dots_planes = vector_registers / 8, dots_terms = 6;
+
+/// dw[i * pitch + r] += sum_p dy[i * plane + p] * x[p + offset[r]] for i < M, r < R, p in the
+/// range.
+template <class T, int M, int R>
+void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index* offset,
+          const DotsRange& range) {
+  using V = Pack<T>;
+  V sums[M][R];
+  const T* from[R];
+  MINNOW_UNROLL
+  for (int r = 0; r < R; ++r) {
+    from[r] = x + offset[r];
+    MINNOW_UNROLL
+    for (int i = 0; i < M; ++i) sums[i][r] = V::zero();
+  }
+  for (Index row = 0; row < range.rows; ++row) {
+    const T* gradient = dy + row * range.dy_pitch;
+    const Index shift = row * range.x_pitch;
+    for (Index p = 0; p < range.cols; p += V::width) {
+      V g[M];
+      MINNOW_UNROLL
+      for (int i = 0; i < M; ++i) g[i] = V::load(gradient + i * plane + p);
+      MINNOW_UNROLL
+      for (int r = 0; r < R; ++r) {
+        V v = V::load(from[r] + shift + p);
+        hold(v);
+        MINNOW_UNROLL
+        for (int i = 0; i < M; ++i) sums[i][r] = fma(g[i], v, sums[i][r]);
+      }
+    }
+  }
+  for (int i = 0; i < M; ++i)
+    for (int r = 0; r < R; ++r) dw[i * pitch + r] += sum(sums[i][r]);
+}
+
+}  // namespace detail
+
+/// dw[i * pitch + r] += sum_p dy[i * plane + p] * x[p + offset[r]] for i < planes, r < terms, any
+/// number, and p in the range: a weight gradient.
+///
+/// Rows of the range are taken in whole packs: both operands are readable, and dy zero, up to the
+/// next.
+template <class T>
+void dots_block(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index* offset,
+                Index planes, Index terms, const DotsRange& range) {
+  using namespace detail;
+  const TileRows rows{planes, dots_planes};
+  for (Index t = 0; t < rows.count; ++t) {
+    T* to = dw + rows.begin(t) * pitch;
+    const T* from = dy + rows.begin(t) * plane;
+    constant_height<dots_planes>(rows.height(t), [&](auto height) {
+      constexpr int M = height;
+      Index r = 0;
+      for (; r + dots_terms <= terms; r += dots_terms)
+        dots<T, M, dots_terms>(to + r, pitch, from, plane, x, offset + r, range);
+      for (; r + 3 <= terms; r += 3)
+        dots<T, M, 3>(to + r, pitch, from, plane, x, offset + r, range);
+      for (; r < terms; ++r) dots<T, M, 1>(to + r, pitch, from, plane, x, offset + r, range);
+    });
+  }
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels
