@@ -1,0 +1,145 @@
+#pragma once
+/// @file
+/// Group normalisation: each group of channels of each image.
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "minnow/core/memory.hpp"
+#include "minnow/core/parallel.hpp"
+#include "minnow/kernels/plane_norm.hpp"
+#include "minnow/kernels/row_norm.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels {
+
+namespace detail {
+
+/// Planes smaller than a pack make a group a row whose columns have scales of their own: gamma [c],
+/// each repeated hw times. Returns null for null.
+template <class T>
+const T* repeat_channels(T* cols, const T* of_channel, Index c, Index hw) {
+  if (!of_channel) return nullptr;
+  for (Index ch = 0; ch < c; ++ch) std::fill_n(cols + ch * hw, hw, of_channel[ch]);
+  return cols;
+}
+
+}  // namespace detail
+
+/// Normalises each group of c / groups channels of each image.
+///
+///   y = (x - mean) * rstd * gamma + beta    rstd = 1 / sqrt(variance + eps), variance biased
+///
+/// x, y [n, c, hw] (y may be x); gamma, beta [c] or null (1 and 0); `groups` divides c. Writes y,
+/// mean and rstd [n, groups], which the backward needs. groups = c is instance normalisation.
+///
+/// Each group is one contiguous run of memory: its statistics (see moments.hpp) and its y are
+/// computed while it is in cache. Numerics: inputs of 1e4 + N(0, 1) give y within 1e-5, constant
+/// groups give beta, inputs around 1e30 are as accurate as others. Parallel over images and groups.
+/// Paper: Wu, He, "Group normalization", 2018.
+template <class T>
+void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta, Index n,
+                        Index c, Index hw, Index groups, double eps) {
+  const Index channels = c / groups, run = channels * hw;
+  const bool tiny = hw < Pack<T>::width;
+  const Scratch<T> repeated(tiny ? 2 * c * hw : 0);
+  const T* gammas = tiny ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
+  const T* betas = tiny ? detail::repeat_channels(repeated.data() + c * hw, beta, c, hw) : beta;
+  parallel_chunks(n * groups, run, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const Index group = i % groups;
+      if (tiny) {
+        detail::normalize_row<true>(y + i * run, mean + i, rstd + i, x + i * run,
+                                    gammas ? gammas + group * run : nullptr,
+                                    betas ? betas + group * run : nullptr, run, eps);
+        continue;
+      }
+      const Moments part = moments(x + i * run, run);
+      const double r = 1 / std::sqrt(part.variance() + eps);
+      mean[i] = static_cast<T>(part.mean);
+      rstd[i] = static_cast<T>(r);
+      for (Index k = 0; k < channels; ++k) {
+        const Index ch = group * channels + k, at = i * run + k * hw;
+        const double scale = gamma ? static_cast<double>(gamma[ch]) : 1;
+        const double shift = beta ? static_cast<double>(beta[ch]) : 0;
+        detail::normalize_plane(y + at, x + at, hw,
+                                detail::make_affine<T>(part.mean, r, scale, shift));
+      }
+    }
+  });
+}
+
+/// The gradients of group normalisation.
+///
+///   dbeta = sum(dy)    dgamma = sum(dy * xhat)    xhat = (x - mean) * rstd
+///   dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))    dxhat = gamma * dy
+///
+/// Sums run over images and positions, means over a group. Derivation: as for batch normalisation,
+/// but gamma differs within a group, so the means are of gamma * dy.
+///
+/// x, dy, dx [n, c, hw] (dx may be dy); mean, rstd [n, groups] from the forward; gamma [c] or null.
+/// Writes dx, dgamma [c] and dbeta [c]; any of them may be null. Both means follow from the planes'
+/// sums of dy and dy * xhat, which are dgamma's and dbeta's terms, so x and dy are read once from
+/// memory. Parallel over images and groups; each chunk has sums of its own, which are added in
+/// order.
+template <class T>
+void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                         const T* rstd, const T* gamma, Index n, Index c, Index hw, Index groups) {
+  const Index channels = c / groups, run = channels * hw;
+  const bool tiny = hw < Pack<T>::width, affine = dgamma || dbeta;
+  const Chunks chunks = make_chunks(n * groups, 2 * run);
+  const Index columns = tiny ? c * hw : c;
+  const Scratch<T> repeated(tiny ? columns : 0);
+  const T* gammas = tiny ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
+  // Of each chunk: the columns' sums of dy * xhat, then those of dy.
+  const Scratch<T> scratch(affine ? chunks.count * 2 * columns : 0);
+
+  parallel_for(chunks.count, [&](Index chunk) {
+    T *dgammas = scratch.data() + chunk * 2 * columns, *dbetas = dgammas + columns;
+    if (affine) std::fill_n(dgammas, 2 * columns, T(0));
+    for (Index i = chunks.begin(chunk); i < chunks.end(chunk); ++i) {
+      const Index group = i % groups, first = i * run;
+      if (tiny) {
+        detail::gradient_row<true>(dx ? dx + first : nullptr,
+                                   affine ? dgammas + group * run : nullptr,
+                                   affine ? dbetas + group * run : nullptr, dy + first, x + first,
+                                   mean[i], rstd[i], gammas ? gammas + group * run : nullptr, run);
+        continue;
+      }
+      double mean_dxhat = 0, mean_dxhat_xhat = 0;
+      const auto scale = [&](Index k) {
+        return gamma ? static_cast<double>(gamma[group * channels + k]) : 1.0;
+      };
+      for (Index k = 0; k < channels; ++k) {
+        const Index at = first + k * hw, ch = group * channels + k;
+        const auto sums = detail::gradient_sums(dy + at, x + at, hw, 1, 0, mean[i], rstd[i]);
+        if (affine) {
+          dgammas[ch] += static_cast<T>(sums.dy_xhat);
+          dbetas[ch] += static_cast<T>(sums.dy);
+        }
+        mean_dxhat += scale(k) * sums.dy / static_cast<double>(run);
+        mean_dxhat_xhat += scale(k) * sums.dy_xhat / static_cast<double>(run);
+      }
+      if (!dx) continue;
+      for (Index k = 0; k < channels; ++k) {
+        const Index at = first + k * hw;
+        const auto weights = detail::make_gradient_weights<T>(
+            static_cast<double>(rstd[i]), scale(k), mean_dxhat, mean_dxhat_xhat);
+        detail::gradient_plane(dx + at, dy + at, x + at, hw, mean[i], rstd[i], weights);
+      }
+    }
+  });
+
+  const Scratch<double> totals(2 * columns);
+  if (affine) sum_columns(totals.data(), scratch.data(), chunks.count, 2 * columns, 2 * columns);
+  const auto add_up = [&](T* out, const double* of_column) {
+    const Index repeats = tiny ? hw : 1;
+    for (Index ch = 0; ch < c; ++ch)
+      out[ch] = static_cast<T>(
+          std::accumulate(of_column + ch * repeats, of_column + (ch + 1) * repeats, 0.0));
+  };
+  if (dgamma) add_up(dgamma, totals.data());
+  if (dbeta) add_up(dbeta, totals.data() + columns);
+}
+
+}  // namespace minnow::inline MINNOW_ABI::kernels
