@@ -1,0 +1,376 @@
+#pragma once
+/// @file
+/// Schedules of the learning rate, as in PyTorch: each changes the options of an optimiser's
+/// groups.
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numbers>
+#include <utility>
+#include <vector>
+
+#include "minnow/optim/optimizer.hpp"
+
+namespace minnow::inline MINNOW_ABI::optim {
+
+/// What is saved of a schedule to go on with it later, beside the optimiser's learning rates.
+struct SchedulerState {
+  std::int64_t last_epoch = 0;   ///< how many steps were made
+  std::vector<double> base_lrs;  ///< the groups' learning rates when the schedule was made
+};
+
+/// A schedule that follows from the number of steps alone. The optimiser must outlive it and keep
+/// its groups; several schedules of one optimiser act one after the other, as in PyTorch.
+///
+///     optim::StepLR scheduler(optimizer, {.step_size = 6, .gamma = 0.1});
+///     for (int epoch = 0; epoch < epochs; ++epoch) {
+///       train_one_epoch();  // calls optimizer.step()
+///       scheduler.step();
+///     }
+class LRScheduler {
+ public:
+  virtual ~LRScheduler() = default;
+
+  /// To be called after each epoch (OneCycleLR: after each batch), behind the optimiser's steps.
+  /// Errors: Error if groups were added since the schedule was made.
+  void step() {
+    detail::check_group_count(*optimizer_, state_.base_lrs.size());
+    ++state_.last_epoch;
+    update();
+  }
+
+  std::int64_t last_epoch() const { return state_.last_epoch; }
+
+  const SchedulerState& state() const { return state_; }
+  /// Goes on where `state` was taken; the optimiser's learning rates are to be restored beside it.
+  void set_state(SchedulerState state) { state_ = std::move(state); }
+
+ protected:
+  explicit LRScheduler(OptimizerBase& optimizer) : optimizer_(&optimizer) {
+    for (Index group = 0; group < optimizer.group_count(); ++group)
+      state_.base_lrs.push_back(optimizer.lr(group));
+  }
+
+  /// Sets every group's values for `last_epoch`: by default, its learning rate to `next_lr`.
+  virtual void update() {
+    for (Index group = 0; group < optimizer_->group_count(); ++group)
+      optimizer_->set_lr(next_lr(optimizer_->lr(group), base_lr(group), group), group);
+  }
+  /// The learning rate for `last_epoch`, from the present one and the one at the start.
+  virtual double next_lr(double lr, double /*base_lr*/, Index /*group*/) const { return lr; }
+
+  OptimizerBase& optimizer() const { return *optimizer_; }
+
+ private:
+  double base_lr(Index group) const { return state_.base_lrs[static_cast<std::size_t>(group)]; }
+
+  OptimizerBase* optimizer_;
+  SchedulerState state_;
+};
+
+struct StepLROptions {
+  Index step_size;
+  double gamma = 0.1;
+};
+
+/// Times gamma every `step_size` epochs. Errors: Error unless step_size is positive.
+class StepLR final : public LRScheduler {
+ public:
+  StepLR(OptimizerBase& optimizer, const StepLROptions& options)
+      : LRScheduler(optimizer), options_(options) {
+    check(options.step_size > 0, "StepLR: step_size = ", options.step_size, " must be positive");
+  }
+
+ private:
+  double next_lr(double lr, double, Index) const override {
+    return last_epoch() % options_.step_size == 0 ? lr * options_.gamma : lr;
+  }
+
+  StepLROptions options_;
+};
+
+struct MultiStepLROptions {
+  std::vector<Index> milestones;
+  double gamma = 0.1;
+};
+
+/// Times gamma at each of the given epochs; at one that is given twice, twice.
+class MultiStepLR final : public LRScheduler {
+ public:
+  MultiStepLR(OptimizerBase& optimizer, MultiStepLROptions options)
+      : LRScheduler(optimizer), options_(std::move(options)) {
+    update();
+  }
+
+ private:
+  double next_lr(double lr, double, Index) const override {
+    const auto times = std::ranges::count(options_.milestones, last_epoch());
+    return times == 0 ? lr : lr * std::pow(options_.gamma, static_cast<double>(times));
+  }
+
+  MultiStepLROptions options_;
+};
+
+struct ExponentialLROptions {
+  double gamma;
+};
+
+/// Times gamma every epoch.
+class ExponentialLR final : public LRScheduler {
+ public:
+  ExponentialLR(OptimizerBase& optimizer, const ExponentialLROptions& options)
+      : LRScheduler(optimizer), options_(options) {}
+
+ private:
+  double next_lr(double lr, double, Index) const override { return lr * options_.gamma; }
+
+  ExponentialLROptions options_;
+};
+
+/// The first learning rate times any function of the epoch.
+///
+///     optim::LambdaLR warm_up(optimizer, [](std::int64_t epoch) { return std::min(1.0, 0.1 *
+///     (epoch + 1)); });
+///
+/// Errors: Error unless there is one function, or one per group.
+class LambdaLR final : public LRScheduler {
+ public:
+  using Function = std::function<double(std::int64_t epoch)>;
+
+  LambdaLR(OptimizerBase& optimizer, Function all)
+      : LambdaLR(optimizer, std::vector{std::move(all)}) {}
+  LambdaLR(OptimizerBase& optimizer, std::vector<Function> lr_lambdas)
+      : LRScheduler(optimizer), lr_lambdas_(std::move(lr_lambdas)) {
+    check(lr_lambdas_.size() == 1 || std::ssize(lr_lambdas_) == optimizer.group_count(),
+          "LambdaLR: ", lr_lambdas_.size(), " functions for ", optimizer.group_count(),
+          " groups of parameters; give one, or one per group");
+    update();
+  }
+
+ private:
+  double next_lr(double, double base_lr, Index group) const override {
+    const std::size_t which = lr_lambdas_.size() == 1 ? 0 : static_cast<std::size_t>(group);
+    return base_lr * lr_lambdas_[which](last_epoch());
+  }
+
+  std::vector<Function> lr_lambdas_;
+};
+
+struct CosineAnnealingLROptions {
+  Index T_max;  ///< epochs of half a wave, after which the lowest value is reached
+  double eta_min = 0;
+};
+
+/// Half a cosine wave from the learning rate at the start down to `eta_min`, and up again if
+/// stepped on. Errors: Error unless T_max is positive.
+///
+/// Paper: Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017,
+/// without the restarts.
+class CosineAnnealingLR final : public LRScheduler {
+ public:
+  CosineAnnealingLR(OptimizerBase& optimizer, const CosineAnnealingLROptions& options)
+      : LRScheduler(optimizer), options_(options) {
+    check(options.T_max > 0, "CosineAnnealingLR: T_max = ", options.T_max, " must be positive");
+  }
+
+ private:
+  // From step to step, so that other schedules of the same optimiser keep their effect.
+  double next_lr(double lr, double base_lr, Index) const override {
+    const double eta_min = options_.eta_min;
+    const auto wave = [&](std::int64_t epoch) {
+      return 1 + std::cos(std::numbers::pi * static_cast<double>(epoch) /
+                          static_cast<double>(options_.T_max));
+    };
+    const std::int64_t before = last_epoch() - 1;
+    if ((before - options_.T_max) % (2 * options_.T_max) ==
+        0)  // the lowest point: nothing to scale
+      return lr + (base_lr - eta_min) * (2 - wave(1)) / 2;
+    return wave(last_epoch()) / wave(before) * (lr - eta_min) + eta_min;
+  }
+
+  CosineAnnealingLROptions options_;
+};
+
+/// How a value moves from one end of a phase to the other.
+enum class Anneal { cos, linear };
+
+struct OneCycleLROptions {
+  PerGroup max_lr;
+  std::int64_t total_steps;  ///< batches of the whole training
+  double pct_start = 0.3;    ///< share of the steps that rise to max_lr
+  Anneal anneal = Anneal::cos;
+  bool cycle_momentum = true;  ///< lower the momentum (Adam: the first beta) while lr is high
+  PerGroup base_momentum = 0.85;
+  PerGroup max_momentum = 0.95;
+  double div_factor = 25;         ///< max_lr over the first learning rate
+  double final_div_factor = 1e4;  ///< the first learning rate over the last
+  bool three_phase = false;       ///< fall as fast as rise, then on to the last value
+};
+
+/// One rise of the learning rate to `max_lr` and one long fall, while the momentum does the
+/// reverse. `step` is to be called after every batch.
+///
+///     optim::OneCycleLR scheduler(optimizer, {.max_lr = 0.1, .total_steps = epochs * batches});
+///
+/// Errors: Error for counts, shares or divisors that make no sense, for a number of values other
+/// than one or one per group, and for more than `total_steps` steps.
+///
+/// Paper: Smith, Topin, "Super-convergence: very fast training of neural networks using large
+/// learning rates", 2018.
+class OneCycleLR final : public LRScheduler {
+ public:
+  OneCycleLR(OptimizerBase& optimizer, const OneCycleLROptions& options)
+      : LRScheduler(optimizer),
+        options_(options),
+        max_lr_(options.max_lr.expand(optimizer.group_count(), "OneCycleLR: max_lr")),
+        base_momentum_(
+            options.base_momentum.expand(optimizer.group_count(), "OneCycleLR: base_momentum")),
+        max_momentum_(
+            options.max_momentum.expand(optimizer.group_count(), "OneCycleLR: max_momentum")) {
+    check(options.total_steps > 0, "OneCycleLR: total_steps = ", options.total_steps,
+          " must be positive");
+    check(options.pct_start >= 0 && options.pct_start <= 1,
+          "OneCycleLR: pct_start = ", options.pct_start,
+          " must be in [0, 1]: it is a share, not a percentage");
+    check(options.div_factor > 0 && options.final_div_factor > 0,
+          "OneCycleLR: div_factor = ", options.div_factor,
+          " and final_div_factor = ", options.final_div_factor, " must be positive");
+    update();
+  }
+
+ private:
+  /// A corner of the cycle: where it lies, lr as a multiple of max_lr, and the momentum as a place
+  /// between base (0) and max (1).
+  struct Corner {
+    double step, lr, momentum;
+  };
+
+  void update() override {
+    check(last_epoch() <= options_.total_steps, "OneCycleLR: step ", last_epoch(),
+          " of total_steps = ", options_.total_steps,
+          "; call step() once per batch, and count the batches of all epochs");
+    const auto total = static_cast<double>(options_.total_steps);
+    const double rise = options_.pct_start * total;
+    const double first = 1 / options_.div_factor;
+    std::vector<Corner> corners = {{0, first, 1}, {rise - 1, 1, 0}};
+    if (options_.three_phase) corners.push_back({2 * rise - 2, first, 1});
+    corners.push_back({total - 1, first / options_.final_div_factor, 1});
+
+    const auto step = static_cast<double>(last_epoch());
+    std::size_t i = 1;
+    while (i + 1 < corners.size() && step > corners[i].step) ++i;
+    const Corner &from = corners[i - 1], &to = corners[i];
+    // A phase of no length has passed.
+    const double share = to.step == from.step ? 1 : (step - from.step) / (to.step - from.step);
+    const double lr = anneal(from.lr, to.lr, share);
+    const double momentum = anneal(from.momentum, to.momentum, share);
+    for (Index group = 0; group < optimizer().group_count(); ++group) {
+      const auto g = static_cast<std::size_t>(group);
+      optimizer().set_lr(lr * max_lr_[g], group);
+      if (options_.cycle_momentum)
+        optimizer().set_momentum(
+            base_momentum_[g] + momentum * (max_momentum_[g] - base_momentum_[g]), group);
+    }
+  }
+
+  double anneal(double from, double to, double share) const {
+    if (options_.anneal == Anneal::linear) return (to - from) * share + from;
+    return to + (from - to) / 2 * (std::cos(std::numbers::pi * share) + 1);
+  }
+
+  OneCycleLROptions options_;
+  std::vector<double> max_lr_, base_momentum_, max_momentum_;
+};
+
+enum class PlateauMode { min, max };  ///< is the metric to fall (a loss) or to rise (an accuracy)?
+enum class ThresholdMode {
+  rel,
+  abs
+};  ///< is the threshold a share of the best value or a difference?
+
+struct ReduceLROnPlateauOptions {
+  PlateauMode mode = PlateauMode::min;
+  double factor = 0.1;
+  Index patience = 10;  ///< epochs without improvement that are borne
+  double threshold = 1e-4;
+  ThresholdMode threshold_mode = ThresholdMode::rel;
+  Index cooldown = 0;  ///< epochs after a change in which nothing is counted
+  PerGroup min_lr = 0;
+  double eps = 1e-8;  ///< smaller changes are not made
+};
+
+/// Times `factor` whenever a metric has not improved for more than `patience` epochs. NaN is no
+/// improvement.
+///
+///     optim::ReduceLROnPlateau scheduler(optimizer, {.patience = 3});
+///     scheduler.step(test_loss);  // after each epoch
+///
+/// Errors: Error unless 0 < factor < 1 and the counts are not negative.
+class ReduceLROnPlateau {
+ public:
+  /// What is saved to go on later, beside the optimiser's learning rates.
+  struct State {
+    double best;
+    Index bad_epochs = 0, cooldown = 0;
+    std::int64_t last_epoch = 0;
+  };
+
+  explicit ReduceLROnPlateau(OptimizerBase& optimizer, const ReduceLROnPlateauOptions& options = {})
+      : optimizer_(&optimizer),
+        options_(options),
+        min_lr_(options.min_lr.expand(optimizer.group_count(), "ReduceLROnPlateau: min_lr")) {
+    check(options.factor > 0 && options.factor < 1, "ReduceLROnPlateau: factor = ", options.factor,
+          " must be between 0 and 1");
+    check(options.patience >= 0 && options.cooldown >= 0,
+          "ReduceLROnPlateau: patience = ", options.patience, " and cooldown = ", options.cooldown,
+          " must not be negative");
+    state_.best =
+        std::numeric_limits<double>::infinity() * (options.mode == PlateauMode::min ? 1 : -1);
+  }
+
+  /// To be called after each epoch with its metric. Errors: Error if groups were added since.
+  void step(double metric) {
+    detail::check_group_count(*optimizer_, min_lr_.size());
+    ++state_.last_epoch;
+    const bool better = improves(metric);
+    if (better) state_.best = metric;
+    state_.bad_epochs = better ? 0 : state_.bad_epochs + 1;
+    if (state_.cooldown > 0) {
+      --state_.cooldown;
+      state_.bad_epochs = 0;
+    }
+    if (state_.bad_epochs <= options_.patience) return;
+    reduce();
+    state_.cooldown = options_.cooldown;
+    state_.bad_epochs = 0;
+  }
+
+  const State& state() const { return state_; }
+  void set_state(const State& state) { state_ = state; }
+
+ private:
+  bool improves(double metric) const {
+    const bool falls = options_.mode == PlateauMode::min;
+    const double threshold = falls ? -options_.threshold : options_.threshold;
+    const double bar = options_.threshold_mode == ThresholdMode::rel ? state_.best * (1 + threshold)
+                                                                     : state_.best + threshold;
+    return falls ? metric < bar : metric > bar;
+  }
+
+  void reduce() {
+    for (Index group = 0; group < optimizer_->group_count(); ++group) {
+      const double lr = optimizer_->lr(group);
+      const double lower = std::max(lr * options_.factor, min_lr_[static_cast<std::size_t>(group)]);
+      if (lr - lower > options_.eps) optimizer_->set_lr(lower, group);
+    }
+  }
+
+  OptimizerBase* optimizer_;
+  ReduceLROnPlateauOptions options_;
+  std::vector<double> min_lr_;
+  State state_;
+};
+
+}  // namespace minnow::inline MINNOW_ABI::optim
