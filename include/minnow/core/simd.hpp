@@ -112,7 +112,15 @@ struct Pack {
   MINNOW_INLINE friend Pack operator/(Pack a, Pack b) {
     return Pack(Eigen::internal::pdiv(a.raw, b.raw));
   }
-  MINNOW_INLINE friend Pack operator-(Pack a) { return Pack(Eigen::internal::pnegate(a.raw)); }
+  MINNOW_INLINE friend Pack operator-(Pack a) {
+#if defined(__GNUC__)
+    // Eigen subtracts from 0 on some machines, which loses the sign of 0 and hides the negation from
+    // the optimiser, who can make it part of a product.
+    return Pack(static_cast<Raw>(-a.raw));
+#else
+    return Pack(Eigen::internal::pnegate(a.raw));
+#endif
+  }
   MINNOW_INLINE Pack& operator+=(Pack b) { return *this = *this + b; }
   MINNOW_INLINE Pack& operator-=(Pack b) { return *this = *this - b; }
   MINNOW_INLINE Pack& operator*=(Pack b) { return *this = *this * b; }
@@ -148,7 +156,17 @@ MINNOW_INLINE Pack<T, vector> abs(Pack<T, vector> a) {
 }
 template <class T, bool vector>
 MINNOW_INLINE Pack<T, vector> sqrt(Pack<T, vector> a) {
-  return Pack<T, vector>(Eigen::internal::psqrt(a.raw));
+  // Eigen approximates on x86 where it can: a few units off, and NaN for infinity.
+  using V = Pack<T, vector>;
+#if defined(EIGEN_VECTORIZE_AVX512)
+  if constexpr (V::width == 16) return V(_mm512_sqrt_ps(a.raw));
+  if constexpr (V::width == 8) return V(_mm512_sqrt_pd(a.raw));
+#elif defined(EIGEN_VECTORIZE_AVX)
+  if constexpr (V::width == 8) return V(_mm256_sqrt_ps(a.raw));
+#elif defined(EIGEN_VECTORIZE_SSE)
+  if constexpr (V::width == 4) return V(_mm_sqrt_ps(a.raw));
+#endif
+  return V(Eigen::internal::psqrt(a.raw));
 }
 
 /// Lane by lane: `yes` where a < b (a <= b, a == b), `no` elsewhere. Comparisons with NaN are
