@@ -4,27 +4,16 @@
 
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <limits>
 #include <string>
 
+#include "temporary.hpp"
+
 using namespace minnow;
+using minnow_test::read_file, minnow_test::TemporaryDirectory;
 namespace fs = std::filesystem;
 
 namespace {
-
-/// An empty folder that goes away with the object.
-struct Folder {
-  fs::path path = fs::temp_directory_path() /
-                  text("minnow_history_test_", reinterpret_cast<std::uintptr_t>(this));
-  Folder() { fs::create_directories(path); }
-  ~Folder() { fs::remove_all(path); }
-};
-
-std::string contents(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 train::History example() {
   train::History history;
@@ -102,21 +91,21 @@ TEST_CASE(
 }
 
 TEST_CASE("saving makes the folders, replaces an older file and leaves nothing else") {
-  const Folder folder;
-  const fs::path path = folder.path / "a" / "b" / "history.json";
+  const TemporaryDirectory directory;
+  const fs::path path = fs::path(directory.path()) / "a" / "b" / "history.json";
   train::History history = example();
   history.save(path);
-  CHECK(contents(path) == history.json());
+  CHECK(read_file(path) == history.json());
   history.seed = 1;
   history.save(path);
-  CHECK(contents(path) == history.json());
+  CHECK(read_file(path) == history.json());
   CHECK(std::distance(fs::directory_iterator(path.parent_path()), {}) == 1);
 }
 
 TEST_CASE("a history that cannot be saved says where, and leaves the old file alone") {
-  const Folder folder;
-  std::ofstream(folder.path / "file") << "not a folder";
-  const fs::path path = folder.path / "file" / "history.json";
+  const TemporaryDirectory directory;
+  std::ofstream(fs::path(directory.path()) / "file") << "not a folder";
+  const fs::path path = fs::path(directory.path()) / "file" / "history.json";
   CHECK_THROWS_AS(example().save(path), DataError);
   try {
     example().save(path);
@@ -124,7 +113,7 @@ TEST_CASE("a history that cannot be saved says where, and leaves the old file al
     CHECK(std::string(error.what()).find(path.string()) != std::string::npos);
     CHECK(std::string(error.what()).find("cannot be written") != std::string::npos);
   }
-  CHECK(contents(folder.path / "file") == "not a folder");
+  CHECK(read_file(fs::path(directory.path()) / "file") == "not a folder");
 }
 
 TEST_CASE("the machine knows itself") {

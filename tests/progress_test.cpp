@@ -3,11 +3,13 @@
 #include <doctest/doctest.h>
 
 #include <cstdio>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "temporary.hpp"
+
 using namespace minnow;
+using minnow_test::EnvironmentVariable;
 
 namespace {
 
@@ -46,24 +48,6 @@ std::string shown(const std::string& bytes) {
   }
   return line.substr(0, line.find_last_not_of(' ') + 1);
 }
-
-void set_variable(const char* name, const std::optional<std::string>& value) {
-  if (value)
-    setenv(name, value->c_str(), 1);
-  else
-    unsetenv(name);
-}
-
-/// Sets an environment variable, and sets it back.
-struct Environment {
-  Environment(const char* variable, const std::optional<std::string>& value) : name(variable) {
-    if (const char* old = std::getenv(name)) before = old;
-    set_variable(name, value);
-  }
-  ~Environment() { set_variable(name, before); }
-  const char* name;
-  std::optional<std::string> before;
-};
 
 }  // namespace
 
@@ -168,17 +152,17 @@ TEST_CASE("durations are read as on a clock") {
 
 TEST_CASE("a file is no terminal: nothing is redrawn or coloured; the locale tells about UTF-8") {
   Screen screen;
-  const Environment term("TERM", "xterm"), no_color("NO_COLOR", {});
-  const Environment all("LC_ALL", {}), lang("LANG", "en_GB.UTF-8");
+  const EnvironmentVariable term("TERM", "xterm"), no_color("NO_COLOR", nullptr);
+  const EnvironmentVariable all("LC_ALL", nullptr), lang("LANG", "en_GB.UTF-8");
   {
-    const Environment ctype("LC_CTYPE", {});
+    const EnvironmentVariable ctype("LC_CTYPE", nullptr);
     const auto terminal = train::Terminal::detect(screen.file);
     CHECK_FALSE(terminal.redraws);
     CHECK_FALSE(terminal.colours);
     CHECK(terminal.unicode);
     CHECK(terminal.width() == 80);
   }
-  const Environment ctype("LC_CTYPE", "C");
+  const EnvironmentVariable ctype("LC_CTYPE", "C");
   CHECK_FALSE(train::Terminal::detect(screen.file).unicode);
 }
 
@@ -192,19 +176,19 @@ TEST_CASE("a pseudo-terminal redraws, honours NO_COLOR and TERM=dumb, and tells 
   if (openpty(&master, &slave, nullptr, nullptr, &size) != 0) return;
   std::FILE* stream = fdopen(slave, "w");
   {
-    const Environment term("TERM", "xterm"), no_color("NO_COLOR", {});
+    const EnvironmentVariable term("TERM", "xterm"), no_color("NO_COLOR", nullptr);
     const auto terminal = train::Terminal::detect(stream);
     CHECK(terminal.redraws);
     CHECK(terminal.colours);
     CHECK(terminal.width() == 57);
   }
   {
-    const Environment term("TERM", "xterm"), no_color("NO_COLOR", "1");
+    const EnvironmentVariable term("TERM", "xterm"), no_color("NO_COLOR", "1");
     CHECK(train::Terminal::detect(stream).redraws);
     CHECK_FALSE(train::Terminal::detect(stream).colours);
   }
   {
-    const Environment term("TERM", "dumb");
+    const EnvironmentVariable term("TERM", "dumb");
     CHECK_FALSE(train::Terminal::detect(stream).redraws);
   }
   std::fclose(stream);
