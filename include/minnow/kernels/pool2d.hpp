@@ -1,0 +1,351 @@
+#pragma once
+/// @file
+/// Largest and mean values of windows of a plane.
+
+#include <algorithm>
+
+#include "minnow/core/memory.hpp"
+#include "minnow/core/parallel.hpp"
+#include "minnow/core/simd.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels {
+
+/// The part of one window that lies inside the input: its taps [first, last), tap k at position
+/// start + k * dilation. An average divides by `count`.
+struct PoolWindow {
+  Index start, first, last, count;
+
+  Index begin() const { return start + first; }  ///< for a dilation of 1
+  Index end() const { return start + last; }
+};
+
+/// Windows of equal size along one axis of a plane.
+struct PoolAxis {
+  Index size, out, kernel, stride = 1, padding = 0, dilation = 1;
+  bool count_padding = true;  ///< an average counts the padding's zeros too
+
+  PoolWindow window(Index o) const {
+    const Index start = o * stride - padding;
+    const Index first = start < 0 ? (dilation - 1 - start) / dilation : 0;
+    const Index last =
+        start + (kernel - 1) * dilation < size ? kernel : (size - start + dilation - 1) / dilation;
+    return {start, first, last,
+            count_padding ? std::min(start + kernel, size + padding) - start : last - first};
+  }
+
+  /// How many windows fit. With `ceil_mode` the last may hang over the end, but not start beyond it
+  /// or in the padding behind it. Zero or less where not even one fits.
+  static Index count(Index size, Index kernel, Index stride, Index padding, Index dilation,
+                     bool ceil_mode) {
+    const Index room = size + 2 * padding - dilation * (kernel - 1) - 1;
+    if (room < 0 && !(ceil_mode && room > -stride)) return 0;
+    const Index out = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+    return ceil_mode && (out - 1) * stride >= size + padding ? out - 1 : out;
+  }
+};
+
+/// `out` windows that cover an axis evenly: [floor(o * size / out), ceil((o + 1) * size / out)).
+struct AdaptivePoolAxis {
+  Index size, out;
+
+  PoolWindow window(Index o) const {
+    const Index begin = o * size / out, end = ((o + 1) * size + out - 1) / out;
+    return {begin, 0, end - begin, end - begin};
+  }
+};
+
+namespace detail {
+
+/// 2x2 windows side by side, nothing padded, no window cut off.
+inline bool pools_pairs(const PoolAxis& rows, const PoolAxis& cols) {
+  const auto pairs = [](const PoolAxis& axis) {
+    return axis.kernel == 2 && axis.stride == 2 && axis.padding == 0 && axis.dilation == 1 &&
+           2 * axis.out <= axis.size;
+  };
+  return pairs(rows) && pairs(cols);
+}
+
+/// The first `count` numbers; other lanes are zero. Any count, also none or more than a pack.
+template <class V, class T>
+MINNOW_INLINE V load_up_to(const T* from, Index count) {
+  if (count >= V::width) return V::load(from);
+  return count > 0 ? V::load(from, count) : V::zero();
+}
+template <class V, class T>
+MINNOW_INLINE void store_up_to(V values, T* to, Index count) {
+  if (count >= V::width)
+    values.store(to);
+  else if (count > 0)
+    values.store(to, count);
+}
+
+/// One row of 2x2 windows. `room` is how many places of `arg` from here on this plane owns.
+template <class T>
+void max_pairs_row(T* y, std::uint8_t* arg, const T* top, const T* bottom, Index out, Index room) {
+  using V = Pack<T>;
+  constexpr Index width = V::width;
+  for (Index c = 0; c < out; c += width) {
+    const Index left = 2 * (out - c);
+    V x[4];
+    deinterleave(load_up_to<V>(top + 2 * c, left), load_up_to<V>(top + 2 * c + width, left - width),
+                 x[0], x[1]);
+    deinterleave(load_up_to<V>(bottom + 2 * c, left),
+                 load_up_to<V>(bottom + 2 * c + width, left - width), x[2], x[3]);
+    V best = x[0], place = V::zero();
+    MINNOW_UNROLL
+    for (int k = 1; k < 4; ++k) {
+      // Taken if larger or NaN; a NaN, once taken, is larger than nothing and smaller than nothing.
+      const V here(static_cast<T>(k));
+      place = select_equal(x[k], x[k], select_less(best, x[k], here, place), here);
+      best = select_equal(x[k], x[k], select_less(best, x[k], x[k], best), x[k]);
+    }
+    store_up_to(best, y + c, out - c);
+    if (!arg) continue;
+    T places[width];
+    place.store(places);
+    // The next row overwrites what a full pack writes beyond this one.
+    const Index count = room - c >= width ? width : out - c;
+    if (count == width) {
+      MINNOW_SIMD
+      for (Index j = 0; j < width; ++j) arg[c + j] = static_cast<std::uint8_t>(places[j]);
+    } else {
+      for (Index j = 0; j < count; ++j) arg[c + j] = static_cast<std::uint8_t>(places[j]);
+    }
+  }
+}
+
+template <class T>
+void max_pairs_backward_row(T* top, T* bottom, const T* dy, const std::uint8_t* arg, Index out,
+                            Index room) {
+  using V = Pack<T>;
+  constexpr Index width = V::width;
+  for (Index c = 0; c < out; c += width) {
+    T places[width] = {};
+    if (room - c >= width) {
+      MINNOW_SIMD
+      for (Index j = 0; j < width; ++j) places[j] = static_cast<T>(arg[c + j]);
+    } else {
+      for (Index j = 0; j < std::min(width, out - c); ++j) places[j] = static_cast<T>(arg[c + j]);
+    }
+    const V place = V::load(places), dv = load_up_to<V>(dy + c, out - c);
+    const Index left = 2 * (out - c);
+    T* const rows[2] = {top + 2 * c, bottom + 2 * c};
+    for (int r = 0; r < 2; ++r) {
+      V a, b;
+      interleave(select_equal(place, V(static_cast<T>(2 * r)), dv, V::zero()),
+                 select_equal(place, V(static_cast<T>(2 * r + 1)), dv, V::zero()), a, b);
+      store_up_to(a, rows[r], left);
+      store_up_to(b, rows[r] + width, left - width);
+    }
+  }
+}
+
+template <class T, class Arg>
+void max_pool_plane(T* y, Arg* arg, const T* x, const PoolAxis& rows, const PoolAxis& cols) {
+  for (Index oh = 0; oh < rows.out; ++oh) {
+    const PoolWindow row = rows.window(oh);
+    for (Index ow = 0; ow < cols.out; ++ow) {
+      const PoolWindow col = cols.window(ow);
+      const auto at = [&](Index kh, Index kw) {
+        return x[(row.start + kh * rows.dilation) * cols.size + col.start + kw * cols.dilation];
+      };
+      T best = at(row.first, col.first);
+      Index place = row.first * cols.kernel + col.first;
+      for (Index kh = row.first; kh < row.last; ++kh)
+        for (Index kw = col.first; kw < col.last; ++kw)
+          if (const T value = at(kh, kw); value > best || value != value) {
+            best = value;
+            place = kh * cols.kernel + kw;
+          }
+      *y++ = best;
+      if (arg) *arg++ = static_cast<Arg>(place);
+    }
+  }
+}
+
+/// The mean of `size` numbers in a row: lane-wise sums over blocks, which are added in double.
+template <class T>
+T mean_of_row(const T* x, Index size) {
+  using V = Pack<T>;
+  constexpr Index width = V::width, block = 32 * width;
+  double total = 0;
+  for (Index begin = 0; begin < size; begin += block) {
+    const Index end = std::min(size, begin + block);
+    V partial = V::zero();
+    Index i = begin;
+    for (; i + width <= end; i += width) partial += V::load(x + i);
+    if (i < end) partial += V::load(x + i, end - i);
+    total += static_cast<double>(sum(partial));
+  }
+  return static_cast<T>(total / static_cast<double>(size));
+}
+
+/// True if one window is the whole plane.
+template <class Axis>
+bool pools_whole(const Axis& rows, const Axis& cols) {
+  const auto whole = [](const Axis& axis) {
+    const PoolWindow window = axis.window(0);
+    return axis.out == 1 && window.begin() == 0 && window.end() == axis.size &&
+           window.count == axis.size;
+  };
+  return whole(rows) && whole(cols);
+}
+
+/// `sums` has room for one row of x.
+template <class T, class Axis>
+void avg_pool_plane(T* y, const T* x, T* sums, const Axis& rows, const Axis& cols) {
+  for (Index oh = 0; oh < rows.out; ++oh) {
+    // Down the columns first: that runs along the rows of memory.
+    const PoolWindow row = rows.window(oh);
+    std::copy_n(x + row.begin() * cols.size, cols.size, sums);
+    for (Index h = row.begin() + 1; h < row.end(); ++h) {
+      const T* from = x + h * cols.size;
+      MINNOW_SIMD
+      for (Index w = 0; w < cols.size; ++w) sums[w] += from[w];
+    }
+    for (Index ow = 0; ow < cols.out; ++ow) {
+      const PoolWindow col = cols.window(ow);
+      double total = 0;
+      for (Index w = col.begin(); w < col.end(); ++w) total += static_cast<double>(sums[w]);
+      *y++ = static_cast<T>(total / static_cast<double>(row.count * col.count));
+    }
+  }
+}
+
+template <class T, class Axis>
+void avg_pool_backward_plane(T* dx, const T* dy, T* shares, const Axis& rows, const Axis& cols) {
+  Index written = 0;  // rows of dx above hold a sum already
+  for (Index oh = 0; oh < rows.out; ++oh) {
+    const PoolWindow row = rows.window(oh);
+    std::fill_n(shares, cols.size, T(0));
+    for (Index ow = 0; ow < cols.out; ++ow) {
+      const PoolWindow col = cols.window(ow);
+      const T share = *dy++ / static_cast<T>(row.count * col.count);
+      for (Index w = col.begin(); w < col.end(); ++w) shares[w] += share;
+    }
+    for (; written < row.begin(); ++written) std::fill_n(dx + written * cols.size, cols.size, T(0));
+    for (Index h = row.begin(); h < written; ++h) {
+      T* to = dx + h * cols.size;
+      MINNOW_SIMD
+      for (Index w = 0; w < cols.size; ++w) to[w] += shares[w];
+    }
+    for (; written < row.end(); ++written) std::copy_n(shares, cols.size, dx + written * cols.size);
+  }
+  for (; written < rows.size; ++written) std::fill_n(dx + written * cols.size, cols.size, T(0));
+}
+
+}  // namespace detail
+
+/// The largest number of each window, and where in its window it was.
+///
+///     y[p, oh, ow] = max over (kh, kw) of x[p, oh * stride - padding + kh * dilation, ow * ... +
+///     kw * ...]
+///
+/// x is [planes, h, w], y and arg [planes, out_h, out_w]. Writes y and, unless it is null, arg,
+/// which is kh * kernel_w + kw. Padding is never the largest. Of equal numbers the first in
+/// row-major order counts; a NaN is larger than any number. Exact. `Arg` is std::uint8_t where the
+/// window has at most 256 places. Parallel over planes.
+template <class T, class Arg>
+void max_pool2d_forward(T* y, Arg* arg, const T* x, Index planes, const PoolAxis& rows,
+                        const PoolAxis& cols) {
+  const Index in = rows.size * cols.size, out = rows.out * cols.out;
+  parallel_chunks(planes, in + out * rows.kernel * cols.kernel, [&](Index first, Index last) {
+    for (Index p = first; p < last; ++p) {
+      T* to = y + p * out;
+      Arg* place = arg ? arg + p * out : nullptr;
+      const T* from = x + p * in;
+      if constexpr (sizeof(Arg) == 1)
+        if (detail::pools_pairs(rows, cols)) {
+          for (Index oh = 0; oh < rows.out; ++oh)
+            detail::max_pairs_row(to + oh * cols.out, place ? place + oh * cols.out : nullptr,
+                                  from + 2 * oh * cols.size, from + (2 * oh + 1) * cols.size,
+                                  cols.out, out - oh * cols.out);
+          continue;
+        }
+      detail::max_pool_plane(to, place, from, rows, cols);
+    }
+  });
+}
+
+/// dx = the sum of the dy of all windows whose largest number was here; arg is the forward's.
+///
+/// Writes dx. The largest number's derivative is 1 for that number and 0 for the others. Parallel
+/// over planes.
+template <class T, class Arg>
+void max_pool2d_backward(T* dx, const T* dy, const Arg* arg, Index planes, const PoolAxis& rows,
+                         const PoolAxis& cols) {
+  const Index in = rows.size * cols.size, out = rows.out * cols.out;
+  parallel_chunks(planes, in + 4 * out, [&](Index first, Index last) {
+    for (Index p = first; p < last; ++p) {
+      T* to = dx + p * in;
+      const T* from = dy + p * out;
+      const Arg* place = arg + p * out;
+      if constexpr (sizeof(Arg) == 1)
+        if (detail::pools_pairs(rows, cols)) {
+          for (Index oh = 0; oh < rows.out; ++oh) {
+            T* const top = to + 2 * oh * cols.size;
+            detail::max_pairs_backward_row(top, top + cols.size, from + oh * cols.out,
+                                           place + oh * cols.out, cols.out, out - oh * cols.out);
+            if (2 * cols.out < cols.size)
+              for (T* row : {top, top + cols.size})
+                std::fill(row + 2 * cols.out, row + cols.size, T(0));
+          }
+          std::fill(to + 2 * rows.out * cols.size, to + in, T(0));
+          continue;
+        }
+      std::fill_n(to, in, T(0));
+      for (Index o = 0; o < out; ++o) {
+        const Index kh = place[o] / cols.kernel, kw = place[o] % cols.kernel;
+        const Index h = o / cols.out * rows.stride - rows.padding + kh * rows.dilation;
+        const Index w = o % cols.out * cols.stride - cols.padding + kw * cols.dilation;
+        to[h * cols.size + w] += from[o];
+      }
+    }
+  });
+}
+
+/// The mean of each window.
+///
+///     y[p, oh, ow] = (sum of x[p, h, w] over the window) / (rows' count * cols' count)
+///
+/// x is [planes, h, w], y [planes, out_h, out_w]; writes y. Axis is PoolAxis (with a dilation of 1)
+/// or AdaptivePoolAxis. Sums lane by lane or column by column, then in double: for planes of up to
+/// 1e4 numbers within 4e-6 (float) of the exact mean of |x|. Parallel over planes.
+template <class T, class Axis>
+void avg_pool2d_forward(T* y, const T* x, Index planes, const Axis& rows, const Axis& cols) {
+  const Index in = rows.size * cols.size, out = rows.out * cols.out;
+  const bool whole = detail::pools_whole(rows, cols);
+  parallel_chunks(planes, in, [&](Index first, Index last) {
+    if (whole) {
+      for (Index p = first; p < last; ++p) y[p] = detail::mean_of_row(x + p * in, in);
+      return;
+    }
+    const Scratch<T> sums(cols.size);
+    for (Index p = first; p < last; ++p)
+      detail::avg_pool_plane(y + p * out, x + p * in, sums.data(), rows, cols);
+  });
+}
+
+/// dx = the sum of dy / count over all windows that hold an element. Writes dx. Parallel over
+/// planes.
+template <class T, class Axis>
+void avg_pool2d_backward(T* dx, const T* dy, Index planes, const Axis& rows, const Axis& cols) {
+  const Index in = rows.size * cols.size, out = rows.out * cols.out;
+  const bool whole = detail::pools_whole(rows, cols);
+  parallel_chunks(planes, in, [&](Index first, Index last) {
+    if (whole) {
+      using V = Pack<T>;
+      for (Index p = first; p < last; ++p) {
+        const V share(dy[p] / static_cast<T>(in));
+        for (Index i = 0; i < in; i += V::width)
+          detail::store_up_to(share, dx + p * in + i, in - i);
+      }
+      return;
+    }
+    const Scratch<T> shares(cols.size);
+    for (Index p = first; p < last; ++p)
+      detail::avg_pool_backward_plane(dx + p * in, dy + p * out, shares.data(), rows, cols);
+  });
+}
+
+}  // namespace minnow::inline MINNOW_ABI::kernels
