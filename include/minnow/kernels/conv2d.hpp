@@ -131,14 +131,17 @@ Index piece_positions(Index channels, Index least) {
 inline constexpr Index conv_depth = 512;
 
 /// y[i, p] = sum_r a[r, i] * x[p + offset[r]] for all `rows.items` rows i and p < flat.
-/// a is packed tile by tile, [r][height] each, a tile beginning at row i at a + i * terms.
+/// a is packed tile by tile, [r][height] each, a tile beginning at row i at a + i * terms. Without
+/// terms y becomes zero.
 template <class T>
 void correlate(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index terms,
                TileRows rows, Index flat) {
-  for (Index r = 0; r < terms; r += conv_depth)
+  Index r = 0;
+  do {
     for (Index t = 0; t < rows.count; ++t)
       tile_row(y + rows.begin(t) * y_pitch, y_pitch, a + rows.begin(t) * terms + r * rows.height(t),
                x, offset + r, std::min(conv_depth, terms - r), rows.height(t), flat, r > 0);
+  } while ((r += conv_depth) < terms);
 }
 
 }  // namespace detail
@@ -304,18 +307,15 @@ void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes
           const Index row = pieces.row(piece), count = pieces.rows_of(piece);
           const Index plane = (count + reach_h) * pitch;
           const Index flat = (images - 1) * plane + (count - 1) * pitch + width;
-          if (terms > 0) {
+          if (terms > 0)
             for (Index k = 0; k < channels; ++k)
               for (Index i = 0; i < images; ++i)
                 detail::stage_plane(staged + k * piece_flat + i * plane,
                                     dy + ((image + i) * s.k + group * channels + k) * oh * ow, oh,
                                     ow, skip_h + row - reach_h, 1, count + reach_h,
                                     skip_w - reach_w, 1, pitch);
-            detail::correlate(sums, piece_flat, packed.data() + group * s.group_c() * terms, staged,
-                              offset.data(), terms, rows, flat);
-          } else {
-            std::fill_n(sums, sums_size, T(0));
-          }
+          detail::correlate(sums, piece_flat, packed.data() + group * s.group_c() * terms, staged,
+                            offset.data(), terms, rows, flat);
           for (Index i = 0; i < images; ++i)
             for (Index c = 0; c < s.group_c(); ++c) {
               T* plane_dx = dx + ((image + i) * s.c + group * s.group_c() + c) * s.h * s.w;
