@@ -181,10 +181,6 @@ inline void check_group_count(const OptimizerBase& optimizer, std::size_t made_f
         " now; add the groups first");
 }
 
-}  // namespace detail
-
-namespace detail {
-
 /// Throws "SGD: lr = -1 must be positive" unless `value` is finite and passes.
 inline void check_option(bool passes, std::string_view optimizer, std::string_view option,
                          double value, std::string_view need) {
