@@ -227,6 +227,7 @@ void Variable<T>::backward(const Tensor<T>& dy, bool retain_graph) const {
     check(static_cast<bool>(order[i]->backward), "backward(): the graph through '", order[i]->name,
           "' was freed by an earlier backward; compute the value again, or pass retain_graph = true the "
           "first time");
+    order[i]->dy = {};  // a sweep that failed may have left something
     for (const auto& input : order[i]->inputs)
       if (input.requires_grad() && !input.is_leaf() && seen.insert(input.node().get()).second)
         order.push_back(input.node());
