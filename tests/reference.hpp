@@ -84,20 +84,28 @@ void check_close(const Tensor<T>& actual, const Reference& reference, const std:
   CHECK_MESSAGE(comparison.close, name, ": ", comparison.message);
 }
 
-/// f(inputs) and the gradients of sum(dout * f) for every input whose gradient the file holds.
+/// How a function's case lies in a file.
+struct FunctionCase {
+  std::vector<std::string> inputs = {"x"};
+  std::string output = "y";
+  std::vector<std::string> constants = {};  ///< the inputs that require no gradient
+  double float_error = 1e-5;
+};
+
+/// Checks f(inputs) and the gradients of sum(d<output> * f).
 template <class T, class F>
 void check_function(const Reference& reference, const std::string& name, const F& f,
-                    const std::vector<std::string>& keys = {"x"}, const std::string& out = "y",
-                    const std::vector<std::string>& constants = {}) {
+                    const FunctionCase& c = {}) {
   std::vector<Variable<T>> inputs;
-  for (const std::string& key : keys)
+  for (const std::string& key : c.inputs)
     inputs.emplace_back(reference.tensor<T>(name + '/' + key),
-                        std::ranges::find(constants, key) == constants.end());
+                        std::ranges::find(c.constants, key) == c.constants.end());
   const Variable<T> y = f(inputs);
-  check_close(y.value(), reference, name + '/' + out);
-  y.backward(reference.tensor<T>(name + "/d" + out));
-  for (std::size_t i = 0; i < keys.size(); ++i)
-    if (inputs[i].requires_grad()) check_close(inputs[i].grad(), reference, name + "/d" + keys[i]);
+  check_close(y.value(), reference, name + '/' + c.output, c.float_error);
+  y.backward(reference.tensor<T>(name + "/d" + c.output));
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i].requires_grad())
+      check_close(inputs[i].grad(), reference, name + "/d" + c.inputs[i], c.float_error);
 }
 
 /// Sets the module's parameters to those of the file.
