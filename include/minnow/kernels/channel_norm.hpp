@@ -48,16 +48,6 @@ struct BatchBlocks {
   }
 };
 
-/// The first `lanes` <= width numbers from an address; the other lanes are zero.
-template <class T>
-MINNOW_INLINE Pack<T> load_lanes(const T* from, Index lanes) {
-  return lanes == Pack<T>::width ? Pack<T>::load(from) : Pack<T>::load(from, lanes);
-}
-template <class T>
-MINNOW_INLINE void store_lanes(T* to, Pack<T> value, Index lanes) {
-  lanes == Pack<T>::width ? value.store(to) : value.store(to, lanes);
-}
-
 /// Mean and m2 of `lanes` neighbouring columns, as piece_moments has them for one run.
 template <class T>
 void column_moments(double* mean, double* m2, const T* x, Index lanes, Index rows, Index pitch) {

@@ -2,7 +2,7 @@
 /// @file
 /// Mean and variance of many numbers, and the merging of partial results in a fixed order.
 ///
-/// All sums run in two stages: lane by lane in `T` over pieces of at most `detail::piece` numbers
+/// All sums run in two stages: lane by lane in `T` over pieces of at most `detail::moment_piece` numbers
 /// (64 additions a lane), then in double over the pieces. A piece whose squares overflow `T` is
 /// summed again in double.
 
@@ -38,17 +38,27 @@ namespace detail {
 
 /// The longest run of numbers that is summed in `T` alone. As floats it fills a third of a 48 KB L1
 /// cache, so the second pass of a variance reads from there.
-inline constexpr Index piece = 4096;
+inline constexpr Index moment_piece = 4096;
 
 /// Calls `f(first, count, runs)` for pieces of a set of `runs` runs, each of `count` contiguous
-/// numbers, `stride` apart: pieces of at most `piece` numbers, in order.
+/// numbers, `stride` apart: pieces of at most `moment_piece` numbers, in order.
 template <class F>
 MINNOW_INLINE void for_pieces(Index count, Index runs, Index stride, const F& f) {
   if (count * runs == 0) return;
-  if (count * runs <= piece) return f(Index{0}, count, runs);
+  if (count * runs <= moment_piece) return f(Index{0}, count, runs);
   for (Index run = 0; run < runs; ++run)
-    for (Index i = 0; i < count; i += piece)
-      f(run * stride + i, std::min(piece, count - i), Index{1});
+    for (Index i = 0; i < count; i += moment_piece)
+      f(run * stride + i, std::min(moment_piece, count - i), Index{1});
+}
+
+/// The first `lanes` <= width numbers from an address; the other lanes are zero.
+template <class T>
+MINNOW_INLINE Pack<T> load_lanes(const T* from, Index lanes) {
+  return lanes == Pack<T>::width ? Pack<T>::load(from) : Pack<T>::load(from, lanes);
+}
+template <class T>
+MINNOW_INLINE void store_lanes(T* to, Pack<T> value, Index lanes) {
+  lanes == Pack<T>::width ? value.store(to) : value.store(to, lanes);
 }
 
 /// `value` in the first `count` < width lanes, zero in the others.

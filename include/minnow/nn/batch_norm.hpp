@@ -3,10 +3,11 @@
 /// Batch normalisation: `batch_norm`, `BatchNorm1d`, `BatchNorm2d`.
 
 #include <optional>
+#include <span>
 
 #include "minnow/kernels/batch_norm.hpp"
-#include "minnow/nn/affine.hpp"
 #include "minnow/nn/module.hpp"
+#include "minnow/nn/norm_checks.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
 
@@ -94,6 +95,22 @@ class BatchNorm : public Module<T> {
                                momentum, options_.eps);
     if (update) num_batches_tracked_[0] = batches;
     return y;
+  }
+
+  /// Takes a batch's moments, one per channel, into the running statistics; does nothing unless
+  /// this is training and tracks them. `forward` does the same by itself.
+  void track(std::span<const kernels::Moments> batch) {
+    if (!this->is_training() || !options_.track_running_stats) return;
+    const std::int64_t batches = ++num_batches_tracked_[0];
+    const double momentum = options_.momentum.value_or(1 / static_cast<double>(batches));
+    const auto blend = [momentum](T& running, double value) {
+      running = static_cast<T>((1 - momentum) * static_cast<double>(running) + momentum * value);
+    };
+    for (Index c = 0; c < num_features_; ++c) {
+      const kernels::Moments& m = batch[static_cast<std::size_t>(c)];
+      blend(running_mean_[c], m.mean);
+      blend(running_var_[c], m.m2 / (m.count - 1));
+    }
   }
 
   Index num_features() const { return num_features_; }

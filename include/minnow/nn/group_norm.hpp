@@ -3,8 +3,8 @@
 /// Group normalisation: `group_norm`, `GroupNorm`.
 
 #include "minnow/kernels/group_norm.hpp"
-#include "minnow/nn/affine.hpp"
 #include "minnow/nn/module.hpp"
+#include "minnow/nn/norm_checks.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
 

@@ -1,6 +1,6 @@
 #pragma once
 /// @file
-/// The optional scale and shift of the normalisations.
+/// What the normalisations' functions share: optional parameters, and the checks of shapes.
 
 #include <string_view>
 
@@ -29,6 +29,17 @@ void check_affine(std::string_view function, const Variable<T>& x, const Variabl
                       parameter == &gamma ? "gamma" : "beta", " has shape ",
                       parameter->defined() ? parameter->shape() : Shape{}, ", x of shape ",
                       x.shape(), " needs ", expected);
+}
+
+/// Throws ShapeError unless x ends in the shape `normalized`, which must not be empty. Returns the
+/// number of rows of that shape in x.
+inline Index count_rows(std::string_view place, const Shape& x, const Shape& normalized) {
+  check<ShapeError>(!normalized.empty(), place,
+                    ": the normalized shape is empty; name at least the last axis, e.g. {26}");
+  const Index leading = x.rank() - normalized.rank();
+  check<ShapeError>(leading >= 0 && x.slice(leading) == normalized, place, ": x has shape ", x,
+                    ", which does not end in the normalized shape ", normalized);
+  return x.product(0, leading);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::nn::detail

@@ -1,0 +1,92 @@
+#pragma once
+/// @file
+/// Layer normalisation: each row, that is everything that belongs to one position of the leading
+/// axes.
+
+#include <algorithm>
+
+#include "minnow/core/memory.hpp"
+#include "minnow/core/parallel.hpp"
+#include "minnow/kernels/moments.hpp"
+#include "minnow/kernels/row_norm.hpp"
+#include "minnow/kernels/short_rows.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels {
+
+namespace detail {
+
+/// Layer normalisation or, not centered (then mean is null), RMS normalisation of all rows.
+template <bool centered, class T>
+void normalize_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta, Index rows,
+                    Index cols, double eps) {
+  if (ShortRows<T>::suits(rows, cols))
+    return normalize_short_rows<centered>(y, mean, rstd, x, gamma, beta, rows, cols, eps);
+  parallel_chunks(rows, cols, [&](Index begin, Index end) {
+    for (Index row = begin; row < end; ++row)
+      normalize_row<centered>(y + row * cols, centered ? mean + row : nullptr, rstd + row,
+                              x + row * cols, gamma, beta, cols, eps);
+  });
+}
+
+/// Their gradients.
+template <bool centered, class T>
+void gradient_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                   const T* rstd, const T* gamma, Index rows, Index cols) {
+  if (ShortRows<T>::suits(rows, cols))
+    return gradient_short_rows<centered>(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, rows, cols);
+  const Chunks chunks = make_chunks(rows, 2 * cols);
+  // Of each chunk: the columns' sums of dy * xhat, then those of dy.
+  const Scratch<T> partial(dgamma || dbeta ? chunks.count * 2 * cols : 0);
+  parallel_for(chunks.count, [&](Index chunk) {
+    T* sums = partial.data() + chunk * 2 * cols;
+    if (dgamma || dbeta) std::fill_n(sums, 2 * cols, T(0));
+    for (Index row = chunks.begin(chunk); row < chunks.end(chunk); ++row)
+      gradient_row<centered>(dx ? dx + row * cols : nullptr, dgamma ? sums : nullptr,
+                             dbeta ? sums + cols : nullptr, dy + row * cols, x + row * cols,
+                             centered ? mean[row] : T(0), rstd[row], gamma, cols);
+  });
+  parallel_chunks(cols, 2 * chunks.count, [&](Index begin, Index end) {
+    const T* first = partial.data() + begin;
+    if (dgamma) sum_columns(dgamma + begin, first, chunks.count, end - begin, 2 * cols);
+    if (dbeta) sum_columns(dbeta + begin, first + cols, chunks.count, end - begin, 2 * cols);
+  });
+}
+
+}  // namespace detail
+
+/// Normalises each row.
+///
+///   y = (x - mean) * rstd * gamma + beta    rstd = 1 / sqrt(variance + eps), variance biased
+///
+/// x, y [rows, cols] (y may be x); gamma, beta [cols] or null (1 and 0). Writes y, mean and rstd
+/// [rows], which the backward needs.
+///
+/// Each row's statistics (see moments.hpp) and its y are computed while it is in cache. Rows of a
+/// few packs or less lie in lanes (see short_rows.hpp). Numerics: inputs of 1e4 + N(0, 1) give y
+/// within 1e-5, constant rows give beta, inputs around 1e30 are as accurate as others. Parallel
+/// over rows. Paper: Ba, Kiros, Hinton, "Layer normalization", 2016.
+template <class T>
+void layer_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
+                        Index rows, Index cols, double eps) {
+  detail::normalize_rows<true>(y, mean, rstd, x, gamma, beta, rows, cols, eps);
+}
+
+/// The gradients of layer normalisation.
+///
+///   dbeta = sum(dy)    dgamma = sum(dy * xhat)    xhat = (x - mean) * rstd
+///   dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))    dxhat = gamma * dy
+///
+/// Sums run over rows, means along a row. Derivation: x[k] acts on its own xhat directly, and on
+/// all of the row through the mean (d mean / dx[k] = 1 / cols) and through rstd (d rstd / dx[k] =
+/// -rstd^2 * xhat[k] / cols): three paths, three terms.
+///
+/// x, dy, dx [rows, cols] (dx may be dy); mean, rstd [rows] from the forward; gamma [cols] or null.
+/// Writes dx, dgamma [cols] and dbeta [cols]; any of them may be null. Parallel over rows; each
+/// chunk of rows has sums of its own, which are added in order.
+template <class T>
+void layer_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                         const T* rstd, const T* gamma, Index rows, Index cols) {
+  detail::gradient_rows<true>(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, rows, cols);
+}
+
+}  // namespace minnow::inline MINNOW_ABI::kernels

@@ -1,0 +1,295 @@
+#pragma once
+/// @file
+/// Normalisation of many short rows at once: a lane holds rows of its own, so that no sum crosses
+/// lanes and no pack has a tail.
+///
+/// W lanes times k rows make a block, W * k * cols contiguous numbers. Lane i holds rows i * k to
+/// i * k + k - 1 of it, one after the other: as a matrix, a block is [W][pitch] with pitch = k *
+/// cols in memory, and [pitch][W] in lanes. The change between the two is W x W transpositions in
+/// registers; k is chosen such that few of their columns are empty.
+
+#include <algorithm>
+#include <cmath>
+
+#include "minnow/core/memory.hpp"
+#include "minnow/core/parallel.hpp"
+#include "minnow/core/simd.hpp"
+#include "minnow/kernels/row_norm.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels::detail {
+
+template <class T>
+struct ShortRows {
+  static constexpr Index W = Pack<T>::width;
+  /// Rows of at most so many columns go into lanes; longer ones fill packs well enough by
+  /// themselves.
+  static constexpr Index most_cols = 4 * W;
+  /// Two blocks and the sums of their gradients fit into 32 KB of L1 cache.
+  static constexpr Index most_pitch = 8 * W;
+
+  /// A block in lanes, and one number for each of its rows.
+  using Block = T[most_pitch * W];
+  using RowValues = T[W * W];
+
+  Index cols;
+  Index k;      ///< rows in a lane
+  Index pitch;  ///< numbers in a lane
+  Index rows;   ///< rows in a block
+  Index size;   ///< numbers in a block
+
+  /// Takes the least k for which the smallest share of the transpositions' columns is empty.
+  explicit ShortRows(Index row_size) : cols(row_size), k((W + cols - 1) / cols) {
+    const auto columns = [&](Index count) { return (count * cols + W - 1) / W * W; };
+    for (Index more = k + 1; more <= W && more * cols <= most_pitch; ++more)
+      if (columns(more) * k < columns(k) * more) k = more;
+    pitch = k * cols;
+    rows = W * k;
+    size = rows * cols;
+  }
+
+  static bool suits(Index row_count, Index row_size) {
+    return W > 1 && row_size > 0 && row_size <= most_cols && row_count >= W;
+  }
+};
+
+/// lanes[j][i] = from[i][j], for from [W][pitch] and lanes [pitch][W], pitch >= W.
+template <class T>
+MINNOW_INLINE void to_lanes(T* lanes, const T* from, Index pitch) {
+  constexpr Index W = Pack<T>::width;
+  for (Index j = 0; j < pitch; j += W) {
+    const Index first = std::min(j, pitch - W);  // the last tile overlaps the one before it
+    Pack<T> tile[W];
+    for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(from + i * pitch + first);
+    transpose(tile);
+    for (Index i = 0; i < W; ++i) tile[i].store(lanes + (first + i) * W);
+  }
+}
+
+/// to[i][j] = lanes[j][i], for to [W][pitch] and lanes [pitch][W], pitch >= W.
+template <class T>
+MINNOW_INLINE void from_lanes(T* to, const T* lanes, Index pitch) {
+  constexpr Index W = Pack<T>::width;
+  for (Index j = 0; j < pitch; j += W) {
+    const Index first = std::min(j, pitch - W);
+    Pack<T> tile[W];
+    for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(lanes + (first + i) * W);
+    transpose(tile);
+    for (Index i = 0; i < W; ++i) tile[i].store(to + i * pitch + first);
+  }
+}
+
+/// The same for one number a row, such as its mean: memory [W][k], lanes [W][W] of which k rows
+/// count.
+template <class T>
+MINNOW_INLINE void row_values_to_lanes(T* lanes, const T* from, Index k) {
+  constexpr Index W = Pack<T>::width;
+  Pack<T> tile[W];
+  for (Index i = 0; i < W; ++i) tile[i] = load_lanes(from + i * k, k);
+  transpose(tile);
+  for (Index i = 0; i < W; ++i) tile[i].store(lanes + i * W);
+}
+template <class T>
+MINNOW_INLINE void row_values_from_lanes(T* to, const T* lanes, Index k) {
+  constexpr Index W = Pack<T>::width;
+  Pack<T> tile[W];
+  for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(lanes + i * W);
+  transpose(tile);
+  for (Index i = 0; i < W; ++i) store_lanes(to + i * k, tile[i], k);
+}
+
+/// The sum over i of term(i), in two interleaved sums: one alone would wait for its additions.
+template <class T, class Term>
+MINNOW_INLINE Pack<T> sum_terms(Index count, const Term& term) {
+  Pack<T> even = Pack<T>::zero(), odd = even;
+  Index i = 0;
+  for (; i + 2 <= count; i += 2) {
+    even += term(i);
+    odd += term(i + 1);
+  }
+  return (i < count ? even + term(i) : even) + odd;
+}
+
+/// Replaces W rows x [cols][W] by y and writes their mean and rstd [W]. Returns zeros, but NaN in a
+/// lane whose squares have overflown.
+template <bool centered, class T>
+MINNOW_INLINE Pack<T> normalize_lanes(T* x, T* mean, T* rstd, const T* gamma, const T* beta,
+                                      Index cols, T eps) {
+  using P = Pack<T>;
+  const P per_col(T(1) / static_cast<T>(cols));
+  const auto at = [&](Index i) { return P::load(x + i * P::width); };
+  P center = P::zero(), rest = P::zero();  // of the mean: what T can hold, and the digits beyond
+  if constexpr (centered) {
+    const P pivot = at(0);
+    const P shift = sum_terms<T>(cols, [&](Index i) { return at(i) - pivot; }) * per_col;
+    center = pivot + shift;
+    rest = shift - (center - pivot);
+    center.store(mean);
+  }
+  const P squares = sum_terms<T>(cols, [&](Index i) {
+    const P d = centered ? at(i) - center : at(i);
+    return d * d;
+  });
+  const P variance = max(squares * per_col - rest * rest, P::zero());
+  const P r = P(T(1)) / sqrt(variance + P(eps)), shift = -(rest * r);
+  r.store(rstd);
+  for (Index i = 0; i < cols; ++i) {
+    const P xhat = centered ? fma(at(i) - center, r, shift) : at(i) * r;
+    fma(xhat, P(gamma[i]), P(beta[i])).store(x + i * P::width);
+  }
+  return squares - squares;
+}
+
+/// Replaces W rows dy [cols][W] by dx and adds their shares to dgamma and dbeta [cols][W].
+/// Overwrites x by xhat.
+template <bool centered, class T>
+MINNOW_INLINE void gradient_lanes(T* dy, T* dgamma, T* dbeta, T* x, const T* mean, const T* rstd,
+                                  const T* gamma, Index cols) {
+  using P = Pack<T>;
+  constexpr Index W = P::width;
+  const P m = centered ? P::load(mean) : P::zero(), r = P::load(rstd);
+  P a = P::zero(), b = P::zero();
+  for (Index i = 0; i < cols; ++i) {
+    const P g = P::load(dy + i * W), value = P::load(x + i * W);
+    const P xhat = centered ? (value - m) * r : value * r;
+    xhat.store(x + i * W);
+    fma(g, xhat, P::load(dgamma + i * W)).store(dgamma + i * W);
+    (P::load(dbeta + i * W) + g).store(dbeta + i * W);
+    const P dxhat = g * P(gamma[i]);
+    if constexpr (centered) a += dxhat;
+    b = fma(dxhat, xhat, b);
+  }
+  const P scale = r * P(T(-1) / static_cast<T>(cols)), of_xhat = scale * b, of_one = scale * a;
+  for (Index i = 0; i < cols; ++i) {
+    const P dxhat = P::load(dy + i * W) * P(gamma[i]);
+    fma(dxhat, r, fma(P::load(x + i * W), of_xhat, of_one)).store(dy + i * W);
+  }
+}
+
+/// normalize_row for one full block.
+template <bool centered, class T>
+void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
+                     const ShortRows<T>& shape, double eps) {
+  constexpr Index W = Pack<T>::width;
+  alignas(memory_alignment) typename ShortRows<T>::Block lanes;
+  alignas(memory_alignment) typename ShortRows<T>::RowValues means = {}, rstds = {};
+  to_lanes(lanes, x, shape.pitch);
+  Pack<T> overflow = Pack<T>::zero();
+  for (Index j = 0; j < shape.k; ++j)
+    overflow += normalize_lanes<centered>(lanes + j * shape.cols * W, means + j * W, rstds + j * W,
+                                          gamma, beta, shape.cols, static_cast<T>(eps));
+  if (!(sum(overflow) == 0)) [[unlikely]] {
+    for (Index row = 0; row < shape.rows; ++row)
+      normalize_row<centered>(y + row * shape.cols, centered ? mean + row : nullptr, rstd + row,
+                              x + row * shape.cols, gamma, beta, shape.cols, eps);
+    return;
+  }
+  from_lanes(y, lanes, shape.pitch);
+  if constexpr (centered) row_values_from_lanes(mean, means, shape.k);
+  row_values_from_lanes(rstd, rstds, shape.k);
+}
+
+/// gradient_row for one full block; dgamma and dbeta are [cols][W]. dx may be null.
+template <bool centered, class T>
+void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                    const T* rstd, const T* gamma, const ShortRows<T>& shape) {
+  constexpr Index W = Pack<T>::width;
+  alignas(memory_alignment) typename ShortRows<T>::Block dy_lanes, x_lanes;
+  alignas(memory_alignment) typename ShortRows<T>::RowValues means, rstds;
+  to_lanes(dy_lanes, dy, shape.pitch);
+  to_lanes(x_lanes, x, shape.pitch);
+  if constexpr (centered) row_values_to_lanes(means, mean, shape.k);
+  row_values_to_lanes(rstds, rstd, shape.k);
+  for (Index j = 0; j < shape.k; ++j)
+    gradient_lanes<centered>(dy_lanes + j * shape.cols * W, dgamma, dbeta,
+                             x_lanes + j * shape.cols * W, means + j * W, rstds + j * W, gamma,
+                             shape.cols);
+  if (dx) from_lanes(dx, dy_lanes, shape.pitch);
+}
+
+/// gamma or, for null, ones; beta or, for null, zeros: so that no loop has to ask.
+template <class T>
+struct ColumnParameters {
+  T numbers[ShortRows<T>::most_cols];
+
+  ColumnParameters(const T* parameter, T otherwise, Index cols) {
+    if (parameter)
+      std::copy_n(parameter, cols, numbers);
+    else
+      std::fill_n(numbers, cols, otherwise);
+  }
+};
+
+/// normalize_row for all rows of x [rows, cols]. Not centered, mean is null.
+template <bool centered, class T>
+void normalize_short_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
+                          Index rows, Index cols, double eps) {
+  const ShortRows<T> shape(cols);
+  const ColumnParameters<T> gammas(gamma, T(1), cols), betas(beta, T(0), cols);
+  const auto block = [&](T* y_block, T* means, T* rstds, const T* x_block) {
+    normalize_block<centered>(y_block, means, rstds, x_block, gammas.numbers, betas.numbers, shape,
+                              eps);
+  };
+  parallel_chunks((rows + shape.rows - 1) / shape.rows, shape.size, [&](Index begin, Index end) {
+    for (Index row = begin * shape.rows; row < std::min(rows, end * shape.rows);
+         row += shape.rows) {
+      const Index count = std::min(shape.rows, rows - row);
+      T *y_row = y + row * cols, *means = centered ? mean + row : nullptr;
+      if (count == shape.rows) {
+        block(y_row, means, rstd + row, x + row * cols);
+        continue;
+      }
+      typename ShortRows<T>::Block padded;
+      typename ShortRows<T>::RowValues padded_mean, padded_rstd;
+      std::fill(std::copy_n(x + row * cols, count * cols, padded), padded + shape.size, T(0));
+      block(padded, padded_mean, padded_rstd, padded);
+      std::copy_n(padded, count * cols, y_row);
+      if constexpr (centered) std::copy_n(padded_mean, count, means);
+      std::copy_n(padded_rstd, count, rstd + row);
+    }
+  });
+}
+
+/// gradient_row for all rows. Not centered, mean is null. dx, dgamma, dbeta and gamma may be null.
+template <bool centered, class T>
+void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                         const T* rstd, const T* gamma, Index rows, Index cols) {
+  constexpr Index W = Pack<T>::width;
+  const ShortRows<T> shape(cols);
+  const ColumnParameters<T> gammas(gamma, T(1), cols);
+  const Chunks chunks = make_chunks((rows + shape.rows - 1) / shape.rows, 2 * shape.size);
+  const Scratch<T> partial(chunks.count * 2 * cols);
+  parallel_for(chunks.count, [&](Index chunk) {
+    // Lane sums of this chunk: of dy * xhat for each column, then of dy.
+    alignas(memory_alignment) T sums[2 * ShortRows<T>::most_cols * W];
+    std::fill_n(sums, 2 * cols * W, T(0));
+    const auto block = [&](T* dx_block, const T* dy_block, const T* x_block, const T* means,
+                           const T* rstds) {
+      gradient_block<centered>(dx_block, sums, sums + cols * W, dy_block, x_block, means, rstds,
+                               gammas.numbers, shape);
+    };
+    const Index last = std::min(rows, chunks.end(chunk) * shape.rows);
+    for (Index row = chunks.begin(chunk) * shape.rows; row < last; row += shape.rows) {
+      const Index count = std::min(shape.rows, rows - row), numbers = count * cols;
+      T* dx_row = dx ? dx + row * cols : nullptr;
+      const T* means = centered ? mean + row : nullptr;
+      if (count == shape.rows) {
+        block(dx_row, dy + row * cols, x + row * cols, means, rstd + row);
+        continue;
+      }
+      typename ShortRows<T>::Block padded_dy, padded_x;
+      typename ShortRows<T>::RowValues padded_mean = {}, padded_rstd = {};
+      std::fill(std::copy_n(dy + row * cols, numbers, padded_dy), padded_dy + shape.size, T(0));
+      std::fill(std::copy_n(x + row * cols, numbers, padded_x), padded_x + shape.size, T(0));
+      if constexpr (centered) std::copy_n(means, count, padded_mean);
+      std::copy_n(rstd + row, count, padded_rstd);
+      block(padded_dy, padded_dy, padded_x, padded_mean, padded_rstd);
+      if (dx) std::copy_n(padded_dy, numbers, dx_row);
+    }
+    for (Index i = 0; i < 2 * cols; ++i)
+      partial.data()[chunk * 2 * cols + i] = sum(Pack<T>::load(sums + i * W));
+  });
+  if (dgamma) sum_columns(dgamma, partial.data(), chunks.count, cols, 2 * cols);
+  if (dbeta) sum_columns(dbeta, partial.data() + cols, chunks.count, cols, 2 * cols);
+}
+
+}  // namespace minnow::inline MINNOW_ABI::kernels::detail
