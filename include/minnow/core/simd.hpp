@@ -114,8 +114,8 @@ struct Pack {
   }
   MINNOW_INLINE friend Pack operator-(Pack a) {
 #if defined(__GNUC__)
-    // Eigen subtracts from 0 on some machines, which loses the sign of 0 and hides the negation from
-    // the optimiser, who can make it part of a product.
+    // Eigen subtracts from 0 on some machines, which loses the sign of 0 and hides the negation
+    // from the optimiser, who can make it part of a product.
     return Pack(static_cast<Raw>(-a.raw));
 #else
     return Pack(Eigen::internal::pnegate(a.raw));
@@ -169,26 +169,53 @@ MINNOW_INLINE Pack<T, vector> sqrt(Pack<T, vector> a) {
   return V(Eigen::internal::psqrt(a.raw));
 }
 
+#if defined(EIGEN_VECTORIZE_AVX512)
+namespace detail {
+
+// Eigen widens the result of a comparison to a vector of its own, and narrows it again for the
+// selection.
+template <int comparison>
+MINNOW_INLINE __m512 choose(__m512 a, __m512 b, __m512 yes, __m512 no) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, comparison), no, yes);
+}
+template <int comparison>
+MINNOW_INLINE __m512d choose(__m512d a, __m512d b, __m512d yes, __m512d no) {
+  return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, comparison), no, yes);
+}
+
+}  // namespace detail
+#define MINNOW_CHOOSE(comparison)                                                      \
+  if constexpr (sizeof(a.raw) == 64)                                                   \
+    return Pack<T, vector>(detail::choose<comparison>(a.raw, b.raw, yes.raw, no.raw)); \
+  else
+#else
+#define MINNOW_CHOOSE(comparison)
+#endif
+
 /// Lane by lane: `yes` where a < b (a <= b, a == b), `no` elsewhere. Comparisons with NaN are
 /// false.
 template <class T, bool vector>
 MINNOW_INLINE Pack<T, vector> select_less(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector> yes,
                                           Pack<T, vector> no) {
+  MINNOW_CHOOSE(_CMP_LT_OQ)
   return Pack<T, vector>(
       Eigen::internal::pselect(Eigen::internal::pcmp_lt(a.raw, b.raw), yes.raw, no.raw));
 }
 template <class T, bool vector>
 MINNOW_INLINE Pack<T, vector> select_less_equal(Pack<T, vector> a, Pack<T, vector> b,
                                                 Pack<T, vector> yes, Pack<T, vector> no) {
+  MINNOW_CHOOSE(_CMP_LE_OQ)
   return Pack<T, vector>(
       Eigen::internal::pselect(Eigen::internal::pcmp_le(a.raw, b.raw), yes.raw, no.raw));
 }
 template <class T, bool vector>
 MINNOW_INLINE Pack<T, vector> select_equal(Pack<T, vector> a, Pack<T, vector> b,
                                            Pack<T, vector> yes, Pack<T, vector> no) {
+  MINNOW_CHOOSE(_CMP_EQ_OQ)
   return Pack<T, vector>(
       Eigen::internal::pselect(Eigen::internal::pcmp_eq(a.raw, b.raw), yes.raw, no.raw));
 }
+#undef MINNOW_CHOOSE
 
 /// Lane by lane: `a` where the integer of the same width at `mask` has all bits set, 0 where it has
 /// none.
@@ -265,6 +292,36 @@ MINNOW_INLINE Pack<T, vector> tanh(Pack<T, vector> a) {
 template <class T, bool vector>
 MINNOW_INLINE Pack<T, vector> erf(Pack<T, vector> a) {
   return detail::by_lane(a, [](T x) { return std::erf(x); });
+}
+
+/// Reads `count` <= width bytes as the numbers 0 to 255; the other lanes are zero.
+template <class V>
+MINNOW_INLINE V load_bytes(const std::uint8_t* from, Index count) {
+  using T = typename V::value_type;
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(EIGEN_VECTORIZE_AVX512)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
+  if constexpr (std::is_same_v<T, float> && V::width == 16)
+    return V(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from))));
+  else if constexpr (std::is_same_v<T, double> && V::width == 8)
+    return V(_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from))));
+#endif
+  T lanes[V::width] = {};
+  for (Index i = 0; i < count; ++i) lanes[i] = static_cast<T>(from[i]);
+  return V::load(lanes);
+}
+/// Writes the first `count` <= width lanes, which are whole numbers from 0 to 255, as bytes.
+template <class T, bool vector>
+MINNOW_INLINE void store_bytes(Pack<T, vector> a, std::uint8_t* to, Index count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(EIGEN_VECTORIZE_AVX512)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
+  if constexpr (std::is_same_v<T, float> && Pack<T, vector>::width == 16)
+    return _mm_mask_storeu_epi8(to, mask, _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(a.raw)));
+  else if constexpr (std::is_same_v<T, double> && Pack<T, vector>::width == 8)
+    return _mm_mask_storeu_epi8(to, mask, _mm256_cvtepi32_epi8(_mm512_cvttpd_epi32(a.raw)));
+#endif
+  T lanes[Pack<T, vector>::width];
+  a.store(lanes);
+  for (Index i = 0; i < count; ++i) to[i] = static_cast<std::uint8_t>(lanes[i]);
 }
 
 /// Splits the 2 * width numbers of a and then b into those at even and those at odd places.

@@ -79,9 +79,9 @@ MINNOW_INLINE void store_up_to(V values, T* to, Index count) {
     values.store(to, count);
 }
 
-/// One row of 2x2 windows. `room` is how many places of `arg` from here on this plane owns.
+/// One row of 2x2 windows.
 template <class T>
-void max_pairs_row(T* y, std::uint8_t* arg, const T* top, const T* bottom, Index out, Index room) {
+void max_pairs_row(T* y, std::uint8_t* arg, const T* top, const T* bottom, Index out) {
   using V = Pack<T>;
   constexpr Index width = V::width;
   for (Index c = 0; c < out; c += width) {
@@ -100,34 +100,17 @@ void max_pairs_row(T* y, std::uint8_t* arg, const T* top, const T* bottom, Index
       best = select_equal(x[k], x[k], select_less(best, x[k], x[k], best), x[k]);
     }
     store_up_to(best, y + c, out - c);
-    if (!arg) continue;
-    T places[width];
-    place.store(places);
-    // The next row overwrites what a full pack writes beyond this one.
-    const Index count = room - c >= width ? width : out - c;
-    if (count == width) {
-      MINNOW_SIMD
-      for (Index j = 0; j < width; ++j) arg[c + j] = static_cast<std::uint8_t>(places[j]);
-    } else {
-      for (Index j = 0; j < count; ++j) arg[c + j] = static_cast<std::uint8_t>(places[j]);
-    }
+    if (arg) store_bytes(place, arg + c, std::min(width, out - c));
   }
 }
 
 template <class T>
-void max_pairs_backward_row(T* top, T* bottom, const T* dy, const std::uint8_t* arg, Index out,
-                            Index room) {
+void max_pairs_backward_row(T* top, T* bottom, const T* dy, const std::uint8_t* arg, Index out) {
   using V = Pack<T>;
   constexpr Index width = V::width;
   for (Index c = 0; c < out; c += width) {
-    T places[width] = {};
-    if (room - c >= width) {
-      MINNOW_SIMD
-      for (Index j = 0; j < width; ++j) places[j] = static_cast<T>(arg[c + j]);
-    } else {
-      for (Index j = 0; j < std::min(width, out - c); ++j) places[j] = static_cast<T>(arg[c + j]);
-    }
-    const V place = V::load(places), dv = load_up_to<V>(dy + c, out - c);
+    const V place = load_bytes<V>(arg + c, std::min(width, out - c)),
+            dv = load_up_to<V>(dy + c, out - c);
     const Index left = 2 * (out - c);
     T* const rows[2] = {top + 2 * c, bottom + 2 * c};
     for (int r = 0; r < 2; ++r) {
@@ -259,7 +242,7 @@ void max_pool2d_forward(T* y, Arg* arg, const T* x, Index planes, const PoolAxis
           for (Index oh = 0; oh < rows.out; ++oh)
             detail::max_pairs_row(to + oh * cols.out, place ? place + oh * cols.out : nullptr,
                                   from + 2 * oh * cols.size, from + (2 * oh + 1) * cols.size,
-                                  cols.out, out - oh * cols.out);
+                                  cols.out);
           continue;
         }
       detail::max_pool_plane(to, place, from, rows, cols);
@@ -285,7 +268,7 @@ void max_pool2d_backward(T* dx, const T* dy, const Arg* arg, Index planes, const
           for (Index oh = 0; oh < rows.out; ++oh) {
             T* const top = to + 2 * oh * cols.size;
             detail::max_pairs_backward_row(top, top + cols.size, from + oh * cols.out,
-                                           place + oh * cols.out, cols.out, out - oh * cols.out);
+                                           place + oh * cols.out, cols.out);
             if (2 * cols.out < cols.size)
               for (T* row : {top, top + cols.size})
                 std::fill(row + 2 * cols.out, row + cols.size, T(0));
