@@ -117,7 +117,8 @@ class Transfer {
     if (too_long_ || status == 416 || code == CURLE_RANGE_ERROR ||
         code == CURLE_BAD_DOWNLOAD_RESUME)
       return Outcome::unusable;
-    if (status >= 500 || received_ > 0 || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING)
+    if (status >= 500 || received_ > 0 || code == CURLE_PARTIAL_FILE || code == CURLE_RECV_ERROR ||
+        code == CURLE_GOT_NOTHING)
       return Outcome::broken;
     return Outcome::refused;
   }
