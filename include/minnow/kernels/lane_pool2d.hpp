@@ -1,0 +1,103 @@
+#pragma once
+/// @file
+/// Pooling of a packet of images, one image a lane.
+
+#include <algorithm>
+
+#include "minnow/core/shape.hpp"
+#include "minnow/kernels/lanes.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels {
+
+/// The sizes of a pooling without padding: x [c, h, w] -> y [c, oh(), ow()].
+struct LanePool2dSizes {
+  Index c, h, w;
+  Size2 kernel = 1, stride = 1;
+
+  Index oh() const { return (h - kernel.h) / stride.h + 1; }
+  Index ow() const { return (w - kernel.w) / stride.w + 1; }
+};
+
+namespace detail {
+
+/// Calls f(y position, x position of the window's corner) for every output.
+template <class F>
+void for_lane_windows(const LanePool2dSizes& s, const F& f) {
+  Index out = 0;
+  for (Index c = 0; c < s.c; ++c)
+    for (Index i = 0; i < s.oh(); ++i)
+      for (Index j = 0; j < s.ow(); ++j)
+        f(out++, (c * s.h + i * s.stride.h) * s.w + j * s.stride.w);
+}
+
+}  // namespace detail
+
+/// y = the largest of each window. Writes every element of y [c, oh, ow, lane].
+template <class T>
+void lane_max_pool2d_forward(T* y, const T* x, const LanePool2dSizes& s) {
+  using V = Pack<T>;
+  constexpr Index lanes = V::width;
+  detail::for_lane_windows(s, [&](Index out, Index corner) {
+    V best = V::load(x + corner * lanes);
+    for (Index a = 0; a < s.kernel.h; ++a)
+      for (Index b = 0; b < s.kernel.w; ++b)
+        best = max(best, V::load(x + (corner + a * s.w + b) * lanes));
+    best.store(y + out * lanes);
+  });
+}
+
+/// dx = dy at the first of a window's largest elements, in the order of rows, else 0. The place is
+/// found again by comparison with y. Writes every element of dx; windows may overlap.
+template <class T>
+void lane_max_pool2d_backward(T* dx, const T* dy, const T* x, const T* y,
+                              const LanePool2dSizes& s) {
+  using V = Pack<T>;
+  constexpr Index lanes = V::width;
+  std::fill_n(dx, s.c * s.h * s.w * lanes, T(0));
+  detail::for_lane_windows(s, [&](Index out, Index corner) {
+    const V largest = V::load(y + out * lanes);
+    V left =
+        V::load(dy + out * lanes);  // the gradient of lanes that have not found their place yet
+    for (Index a = 0; a < s.kernel.h; ++a)
+      for (Index b = 0; b < s.kernel.w; ++b) {
+        const Index at = (corner + a * s.w + b) * lanes;
+        const V here = select_equal(V::load(x + at), largest, left, V::zero());
+        (V::load(dx + at) + here).store(dx + at);
+        left -= here;
+      }
+  });
+}
+
+/// y = the mean of each window. Writes every element of y [c, oh, ow, lane].
+template <class T>
+void lane_avg_pool2d_forward(T* y, const T* x, const LanePool2dSizes& s) {
+  using V = Pack<T>;
+  constexpr Index lanes = V::width;
+  const V scale(T(1) / static_cast<T>(s.kernel.h * s.kernel.w));
+  detail::for_lane_windows(s, [&](Index out, Index corner) {
+    V sum = V::zero();
+    for (Index a = 0; a < s.kernel.h; ++a)
+      for (Index b = 0; b < s.kernel.w; ++b) sum += V::load(x + (corner + a * s.w + b) * lanes);
+    (sum * scale).store(y + out * lanes);
+  });
+}
+
+/// dx = the sum of dy / window size over the windows an element lies in. Writes every element of
+/// dx.
+template <class T>
+void lane_avg_pool2d_backward(T* dx, const T* dy, const LanePool2dSizes& s) {
+  using V = Pack<T>;
+  constexpr Index lanes = V::width;
+  const V scale(T(1) / static_cast<T>(s.kernel.h * s.kernel.w));
+  std::fill_n(dx, s.c * s.h * s.w * lanes, T(0));
+  detail::for_lane_windows(s, [&](Index out, Index corner) {
+    const V share = V::load(dy + out * lanes) * scale;
+    for (Index a = 0; a < s.kernel.h; ++a)
+      for (Index b = 0; b < s.kernel.w; ++b) {
+        T* to = dx + (corner + a * s.w + b) * lanes;
+        (V::load(to) + share).store(to);
+      }
+  });
+}
+
+}  // namespace minnow::inline MINNOW_ABI::kernels
