@@ -123,9 +123,10 @@ void check_pass(const Reference& reference, const std::string& name, nn::Module<
   check_function<T>(reference, name, [&](const auto& inputs) { return module(inputs[0]); });
   for (const auto& [key, parameter] : module.named_parameters())
     check_close(parameter.grad(), reference, name + "/d" + key);
-  for (const auto& [key, buffer] : module.named_buffers())
-    std::visit([&](const auto& tensor) { check_close(tensor, reference, name + "/after/" + key); },
-               buffer);
+  for (const auto& entry : module.named_buffers()) {
+    const std::string key = name + "/after/" + entry.first;
+    std::visit([&](const auto& buffer) { check_close(buffer, reference, key); }, entry.second);
+  }
 }
 
 template <class T>
