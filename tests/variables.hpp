@@ -35,14 +35,15 @@ using Function = std::function<Variable<double>(const Variables<double>&)>;
 
 /// Checks f's backward for inputs that all require gradients, and then for each requiring one
 /// alone.
-inline void check_gradients(const Function& f, const Variables<double>& inputs) {
-  const auto all = minnow::testing::gradcheck(f, inputs);
+inline void check_gradients(const Function& f, const Variables<double>& inputs,
+                            const minnow::testing::GradcheckOptions& options = {}) {
+  const auto all = minnow::testing::gradcheck(f, inputs, options);
   CHECK_MESSAGE(all.passed, all.message);
   for (std::size_t k = 0; inputs.size() > 1 && k < inputs.size(); ++k) {
     Variables<double> constants;
     for (std::size_t i = 0; i < inputs.size(); ++i)
       constants.emplace_back(inputs[i].value().clone(), i == k);
-    const auto alone = minnow::testing::gradcheck(f, constants);
+    const auto alone = minnow::testing::gradcheck(f, constants, options);
     CHECK_MESSAGE(alone.passed, alone.message);
   }
 }

@@ -32,8 +32,10 @@ class Axes {
   const Index* begin() const { return axes_.data(); }
   const Index* end() const { return axes_.data() + size_; }
 
-  /// Which axes of `shape` are meant. Errors: ShapeError for an axis that `shape` does not have, or
-  /// one that is named twice; the text starts with `place`.
+  /// Which axes of `shape` are meant.
+  ///
+  /// Errors: ShapeError for an axis that `shape` does not have, or one that is named
+  /// twice; the text starts with `place`.
   std::bitset<Shape::max_rank> of(const Shape& shape, std::string_view place) const {
     std::bitset<Shape::max_rank> chosen;
     for (const Index axis : *this) {
@@ -72,11 +74,12 @@ inline Shape reduced_shape(const Shape& shape, AxisSet axes, bool keepdim) {
   return result;
 }
 
-/// The shape to which both are repeated: aligned at the last axis, sizes must agree or be 1.
-inline Shape broadcast_shape(const Shape& a, const Shape& b, std::string_view place) {
-  const Index rank = std::max(a.rank(), b.rank());
+/// The shape to which both are repeated: aligned at the last axis, sizes must agree or be 1. The
+/// last `apart` axes are left out of it.
+inline Shape broadcast_shape(const Shape& a, const Shape& b, std::string_view place,
+                             Index apart = 0) {
   Shape result;
-  for (Index axis = -rank; axis < 0; ++axis) {
+  for (Index axis = -std::max(a.rank(), b.rank()); axis < -apart; ++axis) {
     const Index in_a = axis < -a.rank() ? 1 : a[axis], in_b = axis < -b.rank() ? 1 : b[axis];
     check<ShapeError>(in_a == in_b || in_a == 1 || in_b == 1, place, ": shapes ", a, " and ", b,
                       " do not fit together: on axis ", axis, " they have ", in_a, " and ", in_b,

@@ -3,8 +3,9 @@
 /// Differentiable functions that act on each element: arithmetic, exp, log, sqrt, pow, abs, ...
 ///
 /// Operands of different shapes are repeated to fit each other as in NumPy: shapes are aligned at
-/// the last axis, and sizes must be equal or one of them 1. Errors: ShapeError with both shapes
-/// otherwise.
+/// the last axis, and sizes must be equal or one of them 1.
+///
+/// Errors: ShapeError, with both shapes, where they do not fit.
 
 #include <cmath>
 #include <numbers>

@@ -17,7 +17,7 @@ Tensor<T> product(const Tensor<T>& a, const Tensor<T>& b, bool transpose_a, bool
   const Index k = a.size(transpose_a ? -2 : -1);
   const Shape a_batch = a.shape().slice(0, a.rank() - 2);
   const Shape b_batch = b.shape().slice(0, b.rank() - 2);
-  const Shape batch = broadcast_shape(a_batch, b_batch, "matmul");
+  const Shape batch = broadcast_shape(a.shape(), b.shape(), "matmul", 2);
   Shape shape = batch;
   shape.push_back(m);
   shape.push_back(n);
@@ -45,8 +45,10 @@ Tensor<T> product(const Tensor<T>& a, const Tensor<T>& b, bool transpose_a, bool
 ///
 /// Two matrices [m, k] and [k, n] give [m, n]. A vector [k] is a row on the left, a column on the
 /// right, and its axis of size 1 vanishes from the result; two vectors give their dot product. Axes
-/// in front of the last two number independent products and are repeated to fit each other. Errors:
-/// ShapeError for a scalar, where the inner sizes differ, or where the front axes do not fit.
+/// in front of the last two number independent products and are repeated to fit each other.
+///
+/// Errors: ShapeError for a scalar, where the inner sizes differ, or where the front axes do not
+/// fit.
 template <class T>
 Variable<T> matmul(const Variable<T>& x, const Variable<T>& y) {
   const Shape x_shape = x.shape(), y_shape = y.shape();
@@ -59,8 +61,7 @@ Variable<T> matmul(const Variable<T>& x, const Variable<T>& y) {
                     "; they must be equal");
   Tensor<T> a = x.rank() == 1 ? x.value().reshape(Shape{1, k}) : x.value();
   const Tensor<T> b = y.rank() == 1 ? y.value().reshape(Shape{k, 1}) : y.value();
-  Shape shape = detail::broadcast_shape(a.shape().slice(0, a.rank() - 2),
-                                        b.shape().slice(0, b.rank() - 2), "matmul");
+  Shape shape = detail::broadcast_shape(a.shape(), b.shape(), "matmul", 2);
   if (x.rank() > 1) shape.push_back(a.size(-2));
   if (y.rank() > 1) shape.push_back(b.size(-1));
   // One matrix on the right of many is one product with many rows.

@@ -46,7 +46,9 @@ Variable<T> mean(const Variable<T>& x, const Axes& axes = {}, bool keepdim = fal
 }
 
 /// The largest over `axes`; NaN if there is one. Elements that share the largest value share the
-/// gradient evenly. Errors: ShapeError where there is no element to choose.
+/// gradient evenly.
+///
+/// Errors: ShapeError where there is no element to choose.
 template <class T>
 Variable<T> max(const Variable<T>& x, const Axes& axes = {}, bool keepdim = false) {
   const Tensor<T> in = x.value();
@@ -89,7 +91,9 @@ Variable<T> variance(const Variable<T>& x, const Axes& axes = {}, bool keepdim =
 }
 
 /// The position of the largest element along `axis`, of the first if there are several. Not
-/// differentiable. Errors: ShapeError where the axis is missing or empty.
+/// differentiable.
+///
+/// Errors: ShapeError where the axis is missing or empty.
 template <class T>
 Tensor<std::int64_t> argmax(const Tensor<T>& x, Index axis = -1) {
   const Shape& shape = x.shape();

@@ -59,8 +59,9 @@ inline Shape with_size(Shape shape, Index axis, Index size) {
 
 }  // namespace detail
 
-/// The same numbers under another shape. Shares memory. Errors: ShapeError where the number of
-/// elements differs.
+/// The same numbers under another shape. Shares memory.
+///
+/// Errors: ShapeError where the number of elements differs.
 template <class T>
 Variable<T> reshape(const Variable<T>& x, const Shape& shape) {
   return record<T>(
@@ -102,7 +103,9 @@ Variable<T> unsqueeze(const Variable<T>& x, Index axis) {
   return reshape(x, shape);
 }
 
-/// Removes an axis of size 1. Errors: ShapeError where it is of another size.
+/// Removes an axis of size 1.
+///
+/// Errors: ShapeError where it is of another size.
 template <class T>
 Variable<T> squeeze(const Variable<T>& x, Index axis) {
   const Index at = detail::wrap_axis(x.shape(), axis, "squeeze");
@@ -114,6 +117,7 @@ Variable<T> squeeze(const Variable<T>& x, Index axis) {
 }
 
 /// The axes in another order: axis i of the result is axis `order[i]` of x.
+///
 /// Errors: ShapeError unless `order` names every axis of x once.
 template <class T>
 Variable<T> permute(const Variable<T>& x, const Axes& order) {
@@ -141,7 +145,9 @@ Variable<T> transpose(const Variable<T>& x, Index axis_a, Index axis_b) {
 }
 
 /// Repeats x to fit `shape`: axes are aligned at the last one, and an axis that is missing or of
-/// size 1 is repeated. Errors: ShapeError where a size is neither 1 nor the wanted one.
+/// size 1 is repeated.
+///
+/// Errors: ShapeError where a size is neither 1 nor the wanted one.
 template <class T>
 Variable<T> broadcast_to(const Variable<T>& x, const Shape& shape) {
   const Shape before = x.shape();
@@ -155,6 +161,7 @@ Variable<T> broadcast_to(const Variable<T>& x, const Shape& shape) {
 }
 
 /// Entries begin, begin + step, ... before `end` along an axis.
+///
 /// Errors: ShapeError unless 0 <= begin <= end <= size (after counting negative ones from the back)
 /// and step >= 1.
 template <class T>
@@ -185,8 +192,9 @@ Variable<T> select(const Variable<T>& x, Index axis, Index index) {
   return squeeze(slice(x, at, entry, entry + 1), at);
 }
 
-/// Adds entries of `value` before and after those of an axis. Errors: ShapeError for negative
-/// numbers.
+/// Adds entries of `value` before and after those of an axis.
+///
+/// Errors: ShapeError for negative numbers.
 template <class T>
 Variable<T> pad(const Variable<T>& x, Index axis, Index before, Index after,
                 std::type_identity_t<T> value = 0) {
@@ -205,6 +213,7 @@ Variable<T> pad(const Variable<T>& x, Index axis, Index before, Index after,
 }
 
 /// Joins variables one after the other along an axis.
+///
 /// Errors: ShapeError for an empty list, or where sizes along the other axes differ.
 template <class T>
 Variable<T> concat(const std::vector<Variable<T>>& parts, Index axis) {
@@ -244,7 +253,9 @@ Variable<T> concat(std::initializer_list<Variable<T>> parts, Index axis) {
   return concat(std::vector(parts), axis);
 }
 
-/// Joins variables of one shape along a new axis. Errors: as `concat`.
+/// Joins variables of one shape along a new axis.
+///
+/// Errors: as `concat`.
 template <class T>
 Variable<T> stack(const std::vector<Variable<T>>& parts, Index axis) {
   std::vector<Variable<T>> unsqueezed;
