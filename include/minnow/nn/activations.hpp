@@ -5,6 +5,7 @@
 
 #include "minnow/nn/module.hpp"
 #include "minnow/ops/activations.hpp"
+#include "minnow/ops/softmax.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
 
@@ -81,6 +82,34 @@ class Tanh : public Module<T> {
  public:
   Variable<T> forward(const Variable<T>& x) override { return minnow::tanh(x); }
   std::string name() const override { return "Tanh"; }
+};
+
+/// Positive numbers that sum to 1 along an axis. Errors: ShapeError if x has no such axis.
+template <class T = float>
+class Softmax : public Module<T> {
+ public:
+  explicit Softmax(Index axis = -1) : axis_(axis) {}
+
+  Index axis() const { return axis_; }
+  Variable<T> forward(const Variable<T>& x) override { return softmax(x, axis_); }
+  std::string name() const override { return "Softmax"; }
+
+ private:
+  Index axis_;
+};
+
+/// The logarithm of softmax along an axis. Errors: ShapeError if x has no such axis.
+template <class T = float>
+class LogSoftmax : public Module<T> {
+ public:
+  explicit LogSoftmax(Index axis = -1) : axis_(axis) {}
+
+  Index axis() const { return axis_; }
+  Variable<T> forward(const Variable<T>& x) override { return log_softmax(x, axis_); }
+  std::string name() const override { return "LogSoftmax"; }
+
+ private:
+  Index axis_;
 };
 
 }  // namespace minnow::inline MINNOW_ABI::nn

@@ -5,7 +5,7 @@
 
 #include "minnow/autograd.hpp"
 #include "minnow/kernels/activations.hpp"
-#include "minnow/kernels/elementwise.hpp"
+#include "minnow/ops/broadcast.hpp"
 
 namespace minnow::inline MINNOW_ABI {
 
@@ -21,14 +21,12 @@ namespace detail {
 template <class T, class F>
 Variable<T> activation(std::string_view name, const Variable<T>& x, const F& f, Index cost) {
   using V = Pack<T>;
-  Tensor<T> y(x.shape());
-  kernels::map([f](V v) { return f.forward(v); }, y.data(), y.size(), cost, x.value().data());
+  const Tensor<T> y = map(
+      cost, [f](V v) { return f.forward(v); }, x.value());
   const Tensor<T> saved = f.keeps_output() ? y : x.value();
   return record<T>(name, y, {x}, [saved, f, cost](const Tensor<T>& dy) {
-    Tensor<T> dx(dy.shape());
-    kernels::map([f](V v, V dv) { return f.backward(v, dv); }, dx.data(), dx.size(), cost,
-                 saved.data(), dy.data());
-    return std::vector{dx};
+    return std::vector{map(
+        cost, [f](V v, V dv) { return f.backward(v, dv); }, saved, dy)};
   });
 }
 
