@@ -74,14 +74,13 @@ void lane_conv2d_pack_backward(T* packed, const T* weight, const LaneConv2dSizes
             *packed++ = weight[((k * s.c + c) * kh + a) * kw + b];
 }
 
-/// Forward: y[k, i, j] = bias[k] + sum_{c, a, b} weight[k, c, a, b] * x[c, i + a, j + b], in every
-/// lane.
+/// Forward: y[k, i, j] = sum_{c, a, b} weight[k, c, a, b] * x[c, i + a, j + b], in every lane.
 ///
-/// y [k, oh, ow, lane], x [c, h, w, lane], bias [k] or null. Writes every element of y. Serial:
-/// packets are what runs in parallel.
+/// y [k, oh, ow, lane], x [c, h, w, lane]. Writes every element of y. Serial: packets are what runs
+/// in parallel.
 template <class T>
-void lane_conv2d_forward(T* y, const T* x, const T* packed, const T* bias,
-                         const LaneConv2dOffsets& offsets, const LaneConv2dSizes& s) {
+void lane_conv2d_forward(T* y, const T* x, const T* packed, const LaneConv2dOffsets& offsets,
+                         const LaneConv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
   const TileRows tiles{s.k};
   const Index terms = s.terms();
@@ -94,12 +93,6 @@ void lane_conv2d_forward(T* y, const T* x, const T* packed, const T* bias,
     for (Index i = 0; i < rows; ++i)
       tile_row(y + k * plane + i * cols * lanes, plane, packed + k * terms, x + i * s.w * lanes,
                offsets.forward.data(), terms, height, cols * lanes, false);
-  }
-  if (!bias) return;
-  for (Index k = 0; k < s.k; ++k) {
-    const Pack<T> shift(bias[k]);
-    for (T* to = y + k * plane; to < y + (k + 1) * plane; to += lanes)
-      (Pack<T>::load(to) + shift).store(to);
   }
 }
 

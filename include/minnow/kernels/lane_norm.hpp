@@ -130,11 +130,20 @@ void lane_normalize(T* y, const T* z, const T* mean, const T* rstd, const T* gam
   }
 }
 
-/// x = the larger of x and 0, in place on a packet x [positions][lane].
-template <class T>
-void lane_relu(T* x, Index positions) {
-  for (Index i = 0; i < positions * Pack<T>::width; i += Pack<T>::width)
-    max(Pack<T>::load(x + i), Pack<T>::zero()).store(x + i);
+/// y = y + bias of the channel (none if null), then relu if asked for, in place on a packet
+/// y [channels][plane][lane].
+template <bool relu, class T>
+void lane_add_bias(T* y, const T* bias, const LaneNormSizes& s) {
+  using V = Pack<T>;
+  for (Index c = 0; c < s.channels; ++c) {
+    const V shift(bias ? bias[c] : T(0));
+    for (T *to = y + c * s.plane() * V::width, *end = to + s.plane() * V::width; to < end;
+         to += V::width) {
+      V value = V::load(to) + shift;
+      if constexpr (relu) value = max(value, V::zero());
+      value.store(to);
+    }
+  }
 }
 
 /// Dropout of positions [begin, end) of a packet, then relu if asked for, by `DropoutRule`; lane j

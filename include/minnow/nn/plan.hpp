@@ -71,6 +71,9 @@ struct Plan {
   Index sums_size = 0;       ///< sums for gradients of a packet, in numbers
 };
 
+/// Which sizes a plan takes: those where it is faster than layer by layer, or any.
+enum class PlanSizes { worthwhile, any };
+
 namespace detail {
 
 /// True where one image a lane beats the flattened rows of `conv2d`: the rows of x that one row of
@@ -89,8 +92,8 @@ class StageBuilder {
  public:
   using Children = typename Module<T>::NamedChildren;
 
-  StageBuilder(const Children& children, std::size_t next, const Shape& image)
-      : children_(children), next_(next), image_(image) {}
+  StageBuilder(const Children& children, std::size_t next, const Shape& image, PlanSizes sizes)
+      : children_(children), next_(next), image_(image), sizes_(sizes) {}
 
   bool build() {
     if (!take_convolution() && !take_linear()) return false;
@@ -136,7 +139,7 @@ class StageBuilder {
     const kernels::LaneConv2dSizes sizes{image_[0], image_[1] + 2 * o.padding.h,
                                          image_[2] + 2 * o.padding.w, weight[0], conv->kernel()};
     if (o.groups != 1 || o.stride != Size2(1) || o.dilation != Size2(1) || weight[1] != sizes.c ||
-        sizes.h < sizes.kernel.h || sizes.w < sizes.kernel.w || !lanes_pay<T>(sizes))
+        sizes.h < sizes.kernel.h || sizes.w < sizes.kernel.w || !takes(sizes))
       return false;
     stage_.padding = o.padding;
     set_convolution(sizes, conv->weight(), conv->bias());
@@ -150,11 +153,15 @@ class StageBuilder {
     const auto* linear = peek<Linear<T>>(flattens ? 1 : 0);
     if (!linear || (image_.rank() != 1 && !flattens)) return false;
     const kernels::LaneConv2dSizes sizes{image_.size(), 1, 1, linear->weight().size(0), 1};
-    if (linear->weight().size(1) != sizes.c || !lanes_pay<T>(sizes)) return false;
+    if (linear->weight().size(1) != sizes.c || !takes(sizes)) return false;
     linear_ = true;
     set_convolution(sizes, linear->weight(), linear->bias());
     take(flattens ? 2 : 1);
     return true;
+  }
+
+  bool takes(const kernels::LaneConv2dSizes& sizes) const {
+    return sizes_ == PlanSizes::any || lanes_pay<T>(sizes);
   }
 
   void set_convolution(const kernels::LaneConv2dSizes& sizes, const Variable<T>& weight,
@@ -241,6 +248,7 @@ class StageBuilder {
   const Children& children_;
   std::size_t next_;
   Shape image_;
+  PlanSizes sizes_;
   PlanStage<T> stage_;
   bool linear_ = false;
 };
@@ -281,12 +289,13 @@ void lay_out(Plan<T>& plan) {
 /// null where it would not begin.
 template <class T>
 std::shared_ptr<const Plan<T>> make_plan(const typename Module<T>::NamedChildren& children,
-                                         std::size_t first, const Shape& image) {
+                                         std::size_t first, const Shape& image,
+                                         PlanSizes sizes = PlanSizes::worthwhile) {
   auto plan = std::make_shared<Plan<T>>();
   plan->x = plan->y = image;
   std::size_t next = first;
   for (;;) {
-    detail::StageBuilder<T> builder(children, next, plan->y);
+    detail::StageBuilder<T> builder(children, next, plan->y, sizes);
     if (!builder.build()) break;
     plan->stages.push_back(builder.stage());
     plan->y = builder.image();

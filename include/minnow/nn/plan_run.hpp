@@ -209,8 +209,8 @@ class PlanRun {
     if (s.padded()) pad(saved(packet, s.padded_at), saved(packet, s.x_at), s);
     T* z = saved(packet, s.z_at);
     kernels::lane_conv2d_forward(z, saved(packet, s.padded_at),
-                                 packed_.data() + calls_[i].forward_at, data_or_null(s.bias),
-                                 s.offsets, s.conv);
+                                 packed_.data() + calls_[i].forward_at, s.offsets, s.conv);
+    if (s.bias.defined()) kernels::lane_add_bias<false>(z, s.bias.value().data(), s.norm);
     if (calls_[i].batch_moments)
       kernels::lane_channel_moments(moments, z, s.norm, images);
     else if (s.normalized && !s.batch_norm)
@@ -230,7 +230,7 @@ class PlanRun {
       };
       relu_now ? normalize(std::true_type{}) : normalize(std::false_type{});
     } else if (relu_now) {
-      kernels::lane_relu(activated, s.z_size());
+      kernels::lane_add_bias<true>(activated, static_cast<const T*>(nullptr), s.norm);
     }
     if (dropout) {
       const auto drop = [&](auto relu) {

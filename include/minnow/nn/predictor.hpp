@@ -1,0 +1,353 @@
+#pragma once
+/// @file
+/// A trained network, ready to answer.
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "minnow/core/parallel.hpp"
+#include "minnow/kernels/conv2d.hpp"
+#include "minnow/kernels/layer_norm.hpp"
+#include "minnow/nn/plan.hpp"
+#include "minnow/nn/sequential.hpp"
+
+namespace minnow::inline MINNOW_ABI::nn {
+
+struct PredictorOptions {
+  /// Whether the images of one call are spread over threads. Turn it off in a program that calls
+  /// from several threads of its own.
+  bool parallel = true;
+};
+
+/// A copy of a trained `Sequential` for prediction: batch norm is folded into the convolutions,
+/// memory is planned once, nothing is recorded and nothing allocated per call.
+///
+///     const nn::Predictor predictor(model, {128, 1, 28, 28});  // at most 128 images of 28 x 28 a
+///     call const Tensor<float> scores = predictor(images);           // any number of them up to
+///     that
+///
+/// Everything is const: any number of threads may call at once, each with a workspace of its own
+/// (the call operator keeps a list of them). Results are those of `model` in evaluation up to
+/// rounding; later changes of the model are not seen.
+///
+/// A call of at least half a packet of images computes one image a lane, a smaller one image by
+/// image on flattened rows. The model must consist of what a plan covers: Conv2d (stride 1, no
+/// dilation, one group), Linear after Flatten, the norms after them, Dropout, ReLU and pooling
+/// without padding.
+///
+/// Errors: Error for a model with other layers, naming the first; ShapeError for x of another
+/// shape.
+template <class T = float>
+class Predictor {
+ public:
+  /// The memory of one call in progress.
+  class Workspace {
+   public:
+    explicit Workspace(const Predictor& predictor)
+        : memory_(Tensor<T>::zeros(Shape{predictor.workspace_size()})) {}
+
+   private:
+    friend class Predictor;
+    Tensor<T> memory_;
+  };
+
+  /// `x_shape` is [N, C, H, W], or [N, C] for features, with the largest N of a call.
+  Predictor(Sequential<T>& model, const Shape& x_shape, const PredictorOptions& options = {})
+      : options_(options), most_images_(check_images(x_shape)), workers_(count_workers()) {
+    plan_ = make_plan<T>(model.children(), 0, x_shape.slice(1), PlanSizes::any);
+    const std::size_t covered = plan_ ? plan_->children : 0;
+    check(covered == model.children().size(), "Predictor: child ",
+          covered < model.children().size() ? model.children()[covered].first : "", " (",
+          covered < model.children().size() ? model.children()[covered].second->name() : "",
+          ") cannot be part of a predictor where it stands, behind input ", x_shape,
+          "; call the model itself after eval(), under a NoGrad");
+    for (const auto& stage : plan_->stages) stages_.push_back(fold(stage));
+    idle_.push_back(std::make_unique<Workspace>(*this));
+  }
+
+  const Shape& x_shape() const { return plan_->x; }  ///< of one image
+  const Shape& y_shape() const { return plan_->y; }  ///< of one result
+
+  Workspace workspace() const { return Workspace(*this); }
+
+  /// y [images, y_shape()] = the model's result for x [images, x_shape()], images <= the largest N.
+  /// Allocates nothing. Errors: ShapeError for more images than that.
+  void predict(T* y, const T* x, Index images, Workspace& workspace) const {
+    check<ShapeError>(images >= 0 && images <= most_images_, "Predictor: ", images,
+                      " images, planned for at most ", most_images_);
+    std::optional<SerialScope> serial;
+    if (!options_.parallel) serial.emplace();
+    T* memory = workspace.memory_.data();
+    if (2 * images >= lanes) {
+      const auto run = [&](Index packet, Index worker) {
+        predict_packet(y + packet * lanes * plan_->y.size(), x + packet * lanes * plan_->x.size(),
+                       std::min(lanes, images - packet * lanes), memory + worker * worker_size());
+      };
+      parallel_for(kernels::packet_count<T>(images), run, std::min(workers_, worker_count(images)));
+    } else {
+      const auto run = [&](Index i, Index worker) {
+        predict_image(y + i * plan_->y.size(), x + i * plan_->x.size(),
+                      memory + worker * worker_size());
+      };
+      parallel_for(images, run, std::min(workers_, worker_count(images)));
+    }
+  }
+
+  /// The same for tensors: x [N, ...] -> y [N, ...]. Allocates the result, and a workspace if more
+  /// threads call at once than ever before. Errors: ShapeError where x has another shape.
+  Tensor<T> operator()(const Tensor<T>& x) const {
+    check<ShapeError>(x.rank() == plan_->x.rank() + 1 && x.shape().slice(1) == plan_->x,
+                      "Predictor: x has shape ", x.shape(), ", expected [N] and ", plan_->x);
+    Shape shape{x.size(0)};
+    for (const Index size : plan_->y) shape.push_back(size);
+    Tensor<T> y(shape);
+    std::unique_ptr<Workspace> workspace = borrow();
+    predict(y.data(), x.data(), x.size(0), *workspace);
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(workspace));
+    return y;
+  }
+
+ private:
+  using V = Pack<T>;
+  using Pool = typename PlanStage<T>::Pool;
+  static constexpr Index lanes = V::width;
+  static constexpr Index slack = kernels::tile_cols<T>;  // a tile reads whole packs
+
+  /// What is left of a stage.
+  struct Stage {
+    explicit Stage(const kernels::LaneConv2dSizes& sizes) : conv(sizes) {}
+
+    kernels::LaneConv2dSizes conv;
+    Size2 padding = 0;
+    std::vector<T> packed, bias;  ///< with batch norm folded in
+    kernels::LaneConv2dOffsets lane_offsets;
+    std::vector<Index> row_offsets;
+    bool normalized = false;
+    kernels::LaneNormSizes norm;
+    double eps = 0;
+    std::vector<T> gamma, beta;  ///< filled in whole if normalized
+    bool relu = false;
+    Pool pool = Pool::none;
+    kernels::LanePool2dSizes pooling;
+
+    Index x_size() const { return conv.c * (conv.h - 2 * padding.h) * (conv.w - 2 * padding.w); }
+    Index padded_size() const { return padding == Size2(0) ? 0 : conv.c * conv.h * conv.w; }
+    /// Flattened rows: outputs lie at the input's pitch.
+    Index row_pitch() const { return conv.oh() * conv.w; }
+  };
+
+  static Index check_images(const Shape& x_shape) {
+    check<ShapeError>(x_shape.rank() >= 2 && x_shape[0] > 0, "Predictor: shape ", x_shape,
+                      ", expected [N, C, H, W] or [N, C] with the largest N of a call");
+    return x_shape[0];
+  }
+  Index count_workers() const { return options_.parallel ? worker_count(most_images_) : 1; }
+
+  static Stage fold(const PlanStage<T>& s) {
+    Stage folded(s.conv);
+    folded.padding = s.padding;
+    folded.lane_offsets = s.offsets;
+    folded.normalized = s.normalized && !s.batch_norm;
+    folded.norm = s.norm;
+    folded.eps = s.eps;
+    folded.relu = s.relu;
+    folded.pool = s.pool;
+    folded.pooling = s.pooling;
+    const Index k = s.conv.k, terms = s.conv.terms();
+    Tensor<T> weight = s.weight.value().clone();
+    folded.bias.assign(static_cast<std::size_t>(k), T(0));
+    const auto parameter = [](const Variable<T>& p, Index i, double otherwise) {
+      return p.defined() ? static_cast<double>(p.value()[i]) : otherwise;
+    };
+    for (Index c = 0; c < k; ++c) {
+      double scale = 1, shift = parameter(s.bias, c, 0);
+      if (s.batch_norm) {
+        check(s.batch_norm->options().track_running_stats,
+              "Predictor: a batch norm without running statistics has nothing to predict with");
+        const double variance = static_cast<double>(s.batch_norm->running_var()[c]);
+        scale = parameter(s.gamma, c, 1) / std::sqrt(variance + s.eps);
+        shift = (shift - static_cast<double>(s.batch_norm->running_mean()[c])) * scale +
+                parameter(s.beta, c, 0);
+      }
+      for (Index r = 0; r < terms; ++r)
+        weight[c * terms + r] = static_cast<T>(static_cast<double>(weight[c * terms + r]) * scale);
+      folded.bias[static_cast<std::size_t>(c)] = static_cast<T>(shift);
+    }
+    folded.packed.resize(static_cast<std::size_t>(k * terms));
+    kernels::lane_conv2d_pack_forward(folded.packed.data(), weight.data(), s.conv);
+    for (const Index offset : s.offsets.forward) folded.row_offsets.push_back(offset / lanes);
+    if (folded.normalized)
+      for (Index i = 0; i < s.norm.affine_size(); ++i) {
+        folded.gamma.push_back(static_cast<T>(parameter(s.gamma, i, 1)));
+        folded.beta.push_back(static_cast<T>(parameter(s.beta, i, 0)));
+      }
+    return folded;
+  }
+
+  /// Numbers of one lane in each of the two arrays between which a stage's input and output
+  /// alternate, and in the third, which holds a padded input or flattened rows with their gaps.
+  Index activation_size() const {
+    Index most = 0;
+    for (const Stage& s : stages_) most = std::max({most, s.x_size(), s.norm.positions()});
+    return most + slack;
+  }
+  Index padded_size() const {
+    Index most = 0;
+    for (const Stage& s : stages_) most = std::max(most, s.padded_size() + slack);
+    return most;
+  }
+  Index flat_size() const {
+    Index most = 0;
+    for (const Stage& s : stages_) most = std::max(most, s.conv.k * s.row_pitch() + slack);
+    return most;
+  }
+  Index moments_size() const {
+    Index most = 0;
+    for (const Stage& s : stages_) most = std::max(most, 2 * s.norm.runs());
+    return most;
+  }
+  Index worker_size() const {
+    return std::max((2 * activation_size() + padded_size() + moments_size()) * lanes,
+                    2 * activation_size() + padded_size() + moments_size() + flat_size());
+  }
+  Index workspace_size() const { return workers_ * worker_size(); }
+
+  std::unique_ptr<Workspace> borrow() const {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!idle_.empty()) {
+        std::unique_ptr<Workspace> workspace = std::move(idle_.back());
+        idle_.pop_back();
+        return workspace;
+      }
+    }
+    return std::make_unique<Workspace>(*this);
+  }
+
+  /// Copies x [c, h, w] into the middle of zeros; `width` numbers a position.
+  static const T* pad(T* padded, const T* x, const Stage& s, Index width) {
+    if (s.padded_size() == 0) return x;
+    const Index h = s.conv.h - 2 * s.padding.h, w = s.conv.w - 2 * s.padding.w;
+    std::fill_n(padded, s.padded_size() * width, T(0));
+    for (Index row = 0; row < s.conv.c * h; ++row)
+      std::copy_n(
+          x + row * w * width, w * width,
+          padded + ((row / h * s.conv.h + row % h + s.padding.h) * s.conv.w + s.padding.w) * width);
+    return padded;
+  }
+
+  void predict_packet(T* y, const T* x, Index images, T* memory) const {
+    T *in = memory, *out = in + activation_size() * lanes,
+      *padded = out + activation_size() * lanes;
+    T *mean = padded + padded_size() * lanes, *rstd = mean + moments_size() / 2 * lanes;
+    kernels::interleave(in, x, images, plan_->x.size());
+    for (const Stage& s : stages_) {
+      kernels::lane_conv2d_forward<T>(out, pad(padded, in, s, lanes), s.packed.data(),
+                                      s.lane_offsets, s.conv);
+      if (s.normalized) {
+        kernels::lane_add_bias<false>(out, s.bias.data(), s.norm);
+        kernels::lane_run_moments(mean, rstd, out, s.norm, s.eps);
+        const auto normalize = [&](auto relu) {
+          kernels::lane_normalize<relu>(out, out, mean, rstd, s.gamma.data(), s.beta.data(),
+                                        s.norm);
+        };
+        s.relu ? normalize(std::true_type{}) : normalize(std::false_type{});
+      } else {
+        s.relu ? kernels::lane_add_bias<true>(out, s.bias.data(), s.norm)
+               : kernels::lane_add_bias<false>(out, s.bias.data(), s.norm);
+      }
+      std::swap(in, out);
+      if (s.pool == Pool::none) continue;
+      if (s.pool == Pool::max)
+        kernels::lane_max_pool2d_forward(out, in, s.pooling);
+      else
+        kernels::lane_avg_pool2d_forward(out, in, s.pooling);
+      std::swap(in, out);
+    }
+    kernels::separate(y, in, images, plan_->y.size());
+  }
+
+  void predict_image(T* y, const T* x, T* memory) const {
+    T *in = memory, *out = in + activation_size(), *padded = out + activation_size();
+    T *mean = padded + padded_size(), *rstd = mean + moments_size() / 2,
+      *flat = mean + moments_size();
+    std::copy_n(x, plan_->x.size(), in);
+    for (const Stage& s : stages_) {
+      const Index oh = s.conv.oh(), ow = s.conv.ow(), pitch = s.row_pitch();
+      kernels::detail::correlate(flat, pitch, s.packed.data(), pad(padded, in, s, 1),
+                                 s.row_offsets.data(), s.conv.terms(), kernels::TileRows{s.conv.k},
+                                 (oh - 1) * s.conv.w + ow);
+      const bool relu_now = s.relu && !s.normalized;
+      for (Index k = 0; k < s.conv.k; ++k)
+        for (Index i = 0; i < oh; ++i)
+          add_bias(out + (k * oh + i) * ow, flat + k * pitch + i * s.conv.w, T(1),
+                   s.bias[static_cast<std::size_t>(k)], ow, relu_now);
+      if (s.normalized) normalize_image(out, mean, rstd, s);
+      std::swap(in, out);
+      if (s.pool == Pool::none) continue;
+      pool_image(out, in, s);
+      std::swap(in, out);
+    }
+    std::copy_n(in, plan_->y.size(), y);
+  }
+
+  /// y = x * scale + shift, then relu if asked for. May write up to a pack beyond y.
+  static void add_bias(T* y, const T* x, T scale, T shift, Index count, bool relu) {
+    const V factor(scale), term(shift), least(relu ? T(0) : std::numeric_limits<T>::lowest());
+    for (Index j = 0; j < count; j += lanes)
+      max(fma(V::load(x + j), factor, term), least).store(y + j);
+  }
+
+  static void normalize_image(T* y, T* mean, T* rstd, const Stage& s) {
+    const bool by_position = s.norm.affine_by_position;
+    kernels::layer_norm_forward<T>(y, mean, rstd, y, by_position ? s.gamma.data() : nullptr,
+                                   by_position ? s.beta.data() : nullptr, s.norm.runs(), s.norm.run,
+                                   s.eps);
+    const Index plane = s.norm.plane();
+    if (by_position) {
+      if (s.relu) add_bias(y, y, T(1), T(0), s.norm.positions(), true);
+      return;
+    }
+    for (Index c = 0; c < s.norm.channels; ++c) {
+      // Not beyond the plane: the next one is normalised already, but not yet scaled.
+      const V factor(s.gamma[static_cast<std::size_t>(c)]),
+          term(s.beta[static_cast<std::size_t>(c)]);
+      const V least(s.relu ? T(0) : std::numeric_limits<T>::lowest());
+      T* to = y + c * plane;
+      Index j = 0;
+      for (; j + lanes <= plane; j += lanes)
+        max(fma(V::load(to + j), factor, term), least).store(to + j);
+      if (j < plane)
+        max(fma(V::load(to + j, plane - j), factor, term), least).store(to + j, plane - j);
+    }
+  }
+
+  static void pool_image(T* y, const T* x, const Stage& s) {
+    const auto& p = s.pooling;
+    const T share = T(1) / static_cast<T>(p.kernel.h * p.kernel.w);
+    kernels::detail::for_lane_windows(p, [&](Index out, Index corner) {
+      T best = x[corner], sum = T(0);
+      for (Index a = 0; a < p.kernel.h; ++a)
+        for (Index b = 0; b < p.kernel.w; ++b) {
+          const T value = x[corner + a * p.w + b];
+          best = std::max(best, value);
+          sum += value;
+        }
+      y[out] = s.pool == Pool::max ? best : sum * share;
+    });
+  }
+
+  PredictorOptions options_;
+  Index most_images_, workers_;
+  std::shared_ptr<const Plan<T>> plan_;
+  std::vector<Stage> stages_;
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<Workspace>> idle_;
+};
+
+}  // namespace minnow::inline MINNOW_ABI::nn
