@@ -7,7 +7,6 @@
 /// as zeros.
 
 #include <cmath>
-#include <limits>
 
 #include "minnow/core/config.hpp"
 #include "minnow/core/memory.hpp"
@@ -33,13 +32,6 @@ void for_each_pack(Index size, Index cost, const Update& shared_update) {
       update([i, rest](const T* x) { return Pack<T>::load(x + i, rest); },
              [i, rest](T* x, Pack<T> value) { value.store(x + i, rest); });
   });
-}
-
-/// The root of a mean square. An overflowed square counts as the largest number: the fast root of
-/// infinity would be NaN.
-template <class T>
-MINNOW_INLINE Pack<T> root(Pack<T> square) {
-  return sqrt(min(square, Pack<T>(std::numeric_limits<T>::max())));
 }
 
 }  // namespace detail
@@ -119,7 +111,7 @@ void adam_step(T* p, T* m, T* s, T* largest, const T* dp, Index size, const Adam
       square = max(load(largest), square);
       store(largest, square);
     }
-    const P scale = fma(detail::root(square), root_scale, eps);
+    const P scale = fma(sqrt(square), root_scale, eps);
     store(p, fma(minus_step_size, mean / scale, keep * weight));
   });
 }
@@ -159,7 +151,7 @@ void rmsprop_step(T* p, T* s, T* mean, T* v, const T* dp, Index size, const Rmsp
       store(mean, centre);
       square = max(fma(-centre, centre, square), P::zero());
     }
-    P update = g / (detail::root(square) + eps);
+    P update = g / (sqrt(square) + eps);
     if (v) {
       update = fma(momentum, load(v), update);
       store(v, update);
