@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
@@ -59,8 +60,10 @@ MINNOW_INLINE void to_lanes(T* lanes, const T* from, Index pitch) {
   for (Index j = 0; j < pitch; j += W) {
     const Index first = std::min(j, pitch - W);  // the last tile overlaps the one before it
     Pack<T> tile[W];
+    MINNOW_UNROLL
     for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(from + i * pitch + first);
     transpose(tile);
+    MINNOW_UNROLL
     for (Index i = 0; i < W; ++i) tile[i].store(lanes + (first + i) * W);
   }
 }
@@ -72,8 +75,10 @@ MINNOW_INLINE void from_lanes(T* to, const T* lanes, Index pitch) {
   for (Index j = 0; j < pitch; j += W) {
     const Index first = std::min(j, pitch - W);
     Pack<T> tile[W];
+    MINNOW_UNROLL
     for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(lanes + (first + i) * W);
     transpose(tile);
+    MINNOW_UNROLL
     for (Index i = 0; i < W; ++i) tile[i].store(to + i * pitch + first);
   }
 }
@@ -83,86 +88,146 @@ MINNOW_INLINE void from_lanes(T* to, const T* lanes, Index pitch) {
 template <class T>
 MINNOW_INLINE void row_values_to_lanes(T* lanes, const T* from, Index k) {
   constexpr Index W = Pack<T>::width;
-  Pack<T> tile[W];
-  for (Index i = 0; i < W; ++i) tile[i] = load_lanes(from + i * k, k);
-  transpose(tile);
-  for (Index i = 0; i < W; ++i) tile[i].store(lanes + i * W);
+  if (k == W) return to_lanes(lanes, from, W);
+  for (Index j = 0; j < k; ++j)
+    for (Index i = 0; i < W; ++i) lanes[j * W + i] = from[i * k + j];
 }
 template <class T>
 MINNOW_INLINE void row_values_from_lanes(T* to, const T* lanes, Index k) {
   constexpr Index W = Pack<T>::width;
-  Pack<T> tile[W];
-  for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(lanes + i * W);
-  transpose(tile);
-  for (Index i = 0; i < W; ++i) store_lanes(to + i * k, tile[i], k);
+  if (k == W) return from_lanes(to, lanes, W);
+  for (Index j = 0; j < k; ++j)
+    for (Index i = 0; i < W; ++i) to[i * k + j] = lanes[j * W + i];
 }
 
-/// The sum over i of term(i), in two interleaved sums: one alone would wait for its additions.
-template <class T, class Term>
-MINNOW_INLINE Pack<T> sum_terms(Index count, const Term& term) {
-  Pack<T> even = Pack<T>::zero(), odd = even;
-  Index i = 0;
-  for (; i + 2 <= count; i += 2) {
-    even += term(i);
-    odd += term(i + 1);
-  }
-  return (i < count ? even + term(i) : even) + odd;
-}
-
-/// Replaces W rows x [cols][W] by y and writes their mean and rstd [W]. Returns zeros, but NaN in a
-/// lane whose squares have overflown.
-template <bool centered, class T>
+/// Replaces `sets` sets of W rows, each [cols][W], by y, and writes their mean and rstd [sets][W].
+/// Returns zeros, but NaN in a lane whose squares have overflown.
+///
+/// Two sets at once hide each other's latency: a set's sums depend on each other.
+template <bool centered, int sets, class T>
 MINNOW_INLINE Pack<T> normalize_lanes(T* x, T* mean, T* rstd, const T* gamma, const T* beta,
                                       Index cols, T eps) {
   using P = Pack<T>;
+  constexpr Index W = P::width;
   const P per_col(T(1) / static_cast<T>(cols));
-  const auto at = [&](Index i) { return P::load(x + i * P::width); };
-  P center = P::zero(), rest = P::zero();  // of the mean: what T can hold, and the digits beyond
+  const auto at = [&](int set, Index i) { return P::load(x + (set * cols + i) * W); };
+  // The sum over i of term(set, i), in two interleaved sums.
+  const auto sum_terms = [&](P(&sums)[sets], const auto& term) {
+    P odd[sets];
+    MINNOW_UNROLL
+    for (int set = 0; set < sets; ++set) sums[set] = odd[set] = P::zero();
+    Index i = 0;
+    for (; i + 2 <= cols; i += 2) {
+      MINNOW_UNROLL
+      for (int set = 0; set < sets; ++set) {
+        sums[set] = term(sums[set], set, i);
+        odd[set] = term(odd[set], set, i + 1);
+      }
+    }
+    MINNOW_UNROLL
+    for (int set = 0; set < sets; ++set) {
+      if (i < cols) sums[set] = term(sums[set], set, i);
+      sums[set] += odd[set];
+    }
+  };
+
+  P center[sets], rest[sets];  // of the mean: what T can hold, and the digits beyond
   if constexpr (centered) {
-    const P pivot = at(0);
-    const P shift = sum_terms<T>(cols, [&](Index i) { return at(i) - pivot; }) * per_col;
-    center = pivot + shift;
-    rest = shift - (center - pivot);
-    center.store(mean);
+    P pivot[sets], shift[sets];
+    MINNOW_UNROLL
+    for (int set = 0; set < sets; ++set) pivot[set] = at(set, 0);
+    sum_terms(shift, [&](P sum, int set, Index i) { return sum + (at(set, i) - pivot[set]); });
+    MINNOW_UNROLL
+    for (int set = 0; set < sets; ++set) {
+      shift[set] *= per_col;
+      center[set] = pivot[set] + shift[set];
+      rest[set] = shift[set] - (center[set] - pivot[set]);
+      center[set].store(mean + set * W);
+    }
+  } else {
+    MINNOW_UNROLL
+    for (int set = 0; set < sets; ++set) center[set] = rest[set] = P::zero();
   }
-  const P squares = sum_terms<T>(cols, [&](Index i) {
-    const P d = centered ? at(i) - center : at(i);
-    return d * d;
+  P squares[sets], scale[sets], shift[sets], overflow = P::zero();
+  sum_terms(squares, [&](P sum, int set, Index i) {
+    const P d = centered ? at(set, i) - center[set] : at(set, i);
+    return fma(d, d, sum);
   });
-  const P variance = max(squares * per_col - rest * rest, P::zero());
-  const P r = P(T(1)) / sqrt(variance + P(eps)), shift = -(rest * r);
-  r.store(rstd);
-  for (Index i = 0; i < cols; ++i) {
-    const P xhat = centered ? fma(at(i) - center, r, shift) : at(i) * r;
-    fma(xhat, P(gamma[i]), P(beta[i])).store(x + i * P::width);
+  MINNOW_UNROLL
+  for (int set = 0; set < sets; ++set) {
+    const P variance = max(squares[set] * per_col - rest[set] * rest[set], P::zero());
+    scale[set] = P(T(1)) / sqrt(variance + P(eps));
+    shift[set] = -(rest[set] * scale[set]);
+    scale[set].store(rstd + set * W);
+    overflow += squares[set] - squares[set];
   }
-  return squares - squares;
+  for (Index i = 0; i < cols; ++i) {
+    const P g(gamma[i]), b(beta[i]);
+    MINNOW_UNROLL
+    for (int set = 0; set < sets; ++set) {
+      const P xhat = centered ? fma(at(set, i) - center[set], scale[set], shift[set])
+                              : at(set, i) * scale[set];
+      fma(xhat, g, b).store(x + (set * cols + i) * W);
+    }
+  }
+  return overflow;
 }
 
-/// Replaces W rows dy [cols][W] by dx and adds their shares to dgamma and dbeta [cols][W].
-/// Overwrites x by xhat.
-template <bool centered, class T>
+/// Replaces `sets` sets of W rows dy, each [cols][W], by dx, and adds their shares to dgamma and
+/// dbeta [cols][W]. Overwrites x by xhat.
+template <bool centered, int sets, class T>
 MINNOW_INLINE void gradient_lanes(T* dy, T* dgamma, T* dbeta, T* x, const T* mean, const T* rstd,
                                   const T* gamma, Index cols) {
   using P = Pack<T>;
   constexpr Index W = P::width;
-  const P m = centered ? P::load(mean) : P::zero(), r = P::load(rstd);
-  P a = P::zero(), b = P::zero();
-  for (Index i = 0; i < cols; ++i) {
-    const P g = P::load(dy + i * W), value = P::load(x + i * W);
-    const P xhat = centered ? (value - m) * r : value * r;
-    xhat.store(x + i * W);
-    fma(g, xhat, P::load(dgamma + i * W)).store(dgamma + i * W);
-    (P::load(dbeta + i * W) + g).store(dbeta + i * W);
-    const P dxhat = g * P(gamma[i]);
-    if constexpr (centered) a += dxhat;
-    b = fma(dxhat, xhat, b);
+  P m[sets], r[sets], a[sets], b[sets];
+  MINNOW_UNROLL
+  for (int set = 0; set < sets; ++set) {
+    m[set] = centered ? P::load(mean + set * W) : P::zero();
+    r[set] = P::load(rstd + set * W);
+    a[set] = b[set] = P::zero();
   }
-  const P scale = r * P(T(-1) / static_cast<T>(cols)), of_xhat = scale * b, of_one = scale * a;
   for (Index i = 0; i < cols; ++i) {
-    const P dxhat = P::load(dy + i * W) * P(gamma[i]);
-    fma(dxhat, r, fma(P::load(x + i * W), of_xhat, of_one)).store(dy + i * W);
+    const P scale(gamma[i]);
+    P dgamma_i = P::load(dgamma + i * W), dbeta_i = P::load(dbeta + i * W);
+    MINNOW_UNROLL
+    for (int set = 0; set < sets; ++set) {
+      const Index at = (set * cols + i) * W;
+      const P g = P::load(dy + at), value = P::load(x + at);
+      const P xhat = centered ? (value - m[set]) * r[set] : value * r[set];
+      xhat.store(x + at);
+      dgamma_i = fma(g, xhat, dgamma_i);
+      dbeta_i += g;
+      const P dxhat = g * scale;
+      if constexpr (centered) a[set] += dxhat;
+      b[set] = fma(dxhat, xhat, b[set]);
+    }
+    dgamma_i.store(dgamma + i * W);
+    dbeta_i.store(dbeta + i * W);
   }
+  MINNOW_UNROLL
+  for (int set = 0; set < sets; ++set) {
+    const P share = r[set] * P(T(-1) / static_cast<T>(cols));
+    a[set] *= share;
+    b[set] *= share;
+  }
+  for (Index i = 0; i < cols; ++i) {
+    const P scale(gamma[i]);
+    MINNOW_UNROLL
+    for (int set = 0; set < sets; ++set) {
+      const Index at = (set * cols + i) * W;
+      fma(P::load(dy + at) * scale, r[set], fma(P::load(x + at), b[set], a[set])).store(dy + at);
+    }
+  }
+}
+
+/// Calls `f(j, sets)` for the sets j to j + sets - 1 of `count`, where sets is a constant: 2, or 1
+/// at the end.
+template <class F>
+MINNOW_INLINE void for_sets(Index count, const F& f) {
+  Index j = 0;
+  for (; j + 2 <= count; j += 2) f(j, std::integral_constant<int, 2>());
+  if (j < count) f(j, std::integral_constant<int, 1>());
 }
 
 /// normalize_row for one full block.
@@ -171,12 +236,14 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
                      const ShortRows<T>& shape, double eps) {
   constexpr Index W = Pack<T>::width;
   alignas(memory_alignment) typename ShortRows<T>::Block lanes;
-  alignas(memory_alignment) typename ShortRows<T>::RowValues means = {}, rstds = {};
+  alignas(memory_alignment) typename ShortRows<T>::RowValues means, rstds;
   to_lanes(lanes, x, shape.pitch);
   Pack<T> overflow = Pack<T>::zero();
-  for (Index j = 0; j < shape.k; ++j)
-    overflow += normalize_lanes<centered>(lanes + j * shape.cols * W, means + j * W, rstds + j * W,
+  for_sets(shape.k, [&](Index j, auto sets) {
+    overflow +=
+        normalize_lanes<centered, sets()>(lanes + j * shape.cols * W, means + j * W, rstds + j * W,
                                           gamma, beta, shape.cols, static_cast<T>(eps));
+  });
   if (!(sum(overflow) == 0)) [[unlikely]] {
     for (Index row = 0; row < shape.rows; ++row)
       normalize_row<centered>(y + row * shape.cols, centered ? mean + row : nullptr, rstd + row,
@@ -199,10 +266,11 @@ void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T
   to_lanes(x_lanes, x, shape.pitch);
   if constexpr (centered) row_values_to_lanes(means, mean, shape.k);
   row_values_to_lanes(rstds, rstd, shape.k);
-  for (Index j = 0; j < shape.k; ++j)
-    gradient_lanes<centered>(dy_lanes + j * shape.cols * W, dgamma, dbeta,
-                             x_lanes + j * shape.cols * W, means + j * W, rstds + j * W, gamma,
-                             shape.cols);
+  for_sets(shape.k, [&](Index j, auto sets) {
+    gradient_lanes<centered, sets()>(dy_lanes + j * shape.cols * W, dgamma, dbeta,
+                                     x_lanes + j * shape.cols * W, means + j * W, rstds + j * W,
+                                     gamma, shape.cols);
+  });
   if (dx) from_lanes(dx, dy_lanes, shape.pitch);
 }
 
