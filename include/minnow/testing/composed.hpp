@@ -69,19 +69,20 @@ inline Index window_count(Index size, Index kernel, Index stride, Index padding,
 }
 
 /// The windows of an image [N, C, H, W]: entry (i, j) of each of them as an image [N, C, OH, OW],
-/// for all i and j row by row.
+/// for all i and j row by row. Around the image lies `padding_value`, and where ceil_mode lets
+/// windows reach further still, `beyond_value`.
 template <class T>
 std::vector<Variable<T>> windows(const Variable<T>& x, Size2 kernel, Size2 stride, Size2 padding,
                                  Size2 dilation, bool ceil_mode, T padding_value, T beyond_value) {
   const Index oh = window_count(x.size(2), kernel.h, stride.h, padding.h, dilation.h, ceil_mode);
   const Index ow = window_count(x.size(3), kernel.w, stride.w, padding.w, dilation.w, ceil_mode);
-  const auto extend = [&](const Variable<T>& image, Index axis, Index p, Index last_end) {
-    const Variable<T> padded = pad(image, axis, p, p, padding_value);
-    return pad(padded, axis, 0, std::max<Index>(0, last_end - padded.size(axis)), beyond_value);
+  Variable<T> image = pad(x, 2, padding.h, padding.h, padding_value);
+  image = pad(image, 3, padding.w, padding.w, padding_value);
+  const auto extend = [&](Index axis, Index end) {
+    image = pad(image, axis, 0, std::max<Index>(0, end - image.size(axis)), beyond_value);
   };
-  Variable<T> image = x;
-  image = extend(image, 2, padding.h, (oh - 1) * stride.h + dilation.h * (kernel.h - 1) + 1);
-  image = extend(image, 3, padding.w, (ow - 1) * stride.w + dilation.w * (kernel.w - 1) + 1);
+  extend(2, (oh - 1) * stride.h + dilation.h * (kernel.h - 1) + 1);
+  extend(3, (ow - 1) * stride.w + dilation.w * (kernel.w - 1) + 1);
   std::vector<Variable<T>> result;
   for (Index i = 0; i < kernel.h; ++i)
     for (Index j = 0; j < kernel.w; ++j) {
