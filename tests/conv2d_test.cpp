@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "exact.hpp"
-#include "minnow/nn/sequential.hpp"
 #include "minnow/testing/compare.hpp"
 #include "minnow/testing/composed.hpp"
 #include "minnow/testing/gradcheck.hpp"
@@ -601,12 +600,4 @@ TEST_CASE("Conv2d's state loads into another, also of another type") {
   nn::Conv2d bare(3, 4, 3, {.bias = false});
   CHECK_THROWS_WITH_AS(bare.load_state_dict(conv.state_dict()),
                        "Conv2d: the state does not fit:\n  unexpected: bias", Error);
-}
-
-TEST_CASE("in a Sequential, Conv2d's error begins with the child's name and class") {
-  nn::Sequential model(nn::Conv2d(1, 8, 3), nn::Conv2d(4, 2, 3));
-  CHECK_THROWS_WITH_AS(model(Tensor<float>::zeros({2, 1, 9, 9})),
-                       "1 (Conv2d): conv2d: x has shape [2, 8, 7, 7], so 8 channels, but weight "
-                       "[2, 4, 3, 3] with 1 group takes 4",
-                       ShapeError);
 }

@@ -9,8 +9,9 @@ namespace minnow::inline MINNOW_ABI::nn {
 
 /// Joins the axes from `start` to `end` into one: with the defaults [N, C, H, W] -> [N, C H W].
 ///
-///     nn::Sequential model(nn::Flatten(), nn::Linear(784, 10));
+///     nn::Sequential model{nn::Flatten(), nn::Linear(784, 10)};
 ///
+/// (Braces, because GCC takes `model(nn::Flatten()` for the beginning of a function.)
 /// Negative axes count from the back. Errors: ShapeError for axes that x does not have.
 template <class T = float>
 class Flatten : public Module<T> {
