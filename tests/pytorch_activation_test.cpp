@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "minnow/nn/activations.hpp"
+#include "minnow/ops/softmax.hpp"
 #include "reference.hpp"
 
 using namespace minnow;
@@ -24,4 +25,14 @@ TEST_CASE_TEMPLATE("activations give PyTorch's values and gradients", T, float, 
   check_activation("silu", nn::SiLU<T>());
   check_activation("sigmoid", nn::Sigmoid<T>());
   check_activation("tanh", nn::Tanh<T>());
+  for (const Index axis : {0, 1, -1}) {
+    const std::string place = "/" + std::to_string(axis);
+    check_function<T>(r, "softmax" + place,
+                      [&](const auto& inputs) { return softmax(inputs[0], axis); },
+                      {.float_error = 5e-7});
+    check_function<T>(r, "log_softmax" + place,
+                      [&](const auto& inputs) { return log_softmax(inputs[0], axis); },
+                      {.float_error = 5e-7});
+  }
+  CHECK(r.unused() == "");
 }
