@@ -128,8 +128,8 @@ TEST_CASE("a state holds parameters and buffers by name, and shares their memory
                             "second.scale", "second.shift"});
   (void)model(ones);
   CHECK(std::get<Tensor<std::int64_t>>(state.at("first.calls")).item() == 1);
-  std::get<Tensor<float>>(state.at("second.scale"))
-      .shares_memory_with(model.parameters()[3].value());
+  const auto& scale = std::get<Tensor<float>>(state.at("second.scale"));
+  CHECK(scale.shares_memory_with(model.parameters()[3].value()));
 }
 
 TEST_CASE_TEMPLATE("a state goes over into another module, also of another type", T, float,
