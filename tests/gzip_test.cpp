@@ -71,7 +71,7 @@ TEST_CASE("crc32 gives the check value of its definition, at once and in pieces"
 
 TEST_CASE("what is written is read again, compressed or not, whatever the size and the name") {
   const TemporaryDirectory directory;
-  for (const std::size_t size : {0, 1, 2, 3, 1000, 65535, 65536, 65537, 300000}) {
+  for (const std::size_t size : {0u, 1u, 2u, 3u, 1000u, 65535u, 65536u, 65537u, 300000u}) {
     for (const bool compress : {false, true}) {
       const std::string content = sample_bytes(size);
       // The name says the opposite of what the file is.

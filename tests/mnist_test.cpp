@@ -280,7 +280,7 @@ TEST_CASE("a download is the last resort, and goes to the cache") {
 
 TEST_CASE("files that are there but wrong are an error, also in a place of the search") {
   const EmptyPlaces places;
-  const auto error = [] { return error_of<DataError>([] { data::MNIST(Split::train); }); };
+  const auto error = [] { return error_of<DataError>([] { data::MNIST{Split::train}; }); };
   write_training("data", 5, 4);
   CHECK(error() ==
         "data: 5 images in data/train-images-idx3-ubyte, but 4 labels in "

@@ -361,12 +361,13 @@ TEST_CASE("wrong batches are refused") {
       {data::RandomCrop(1), "RandomCrop"},
       {data::RandomHorizontalFlip(), "RandomHorizontalFlip"},
       {data::RandomErasing(), "RandomErasing"}};
-  for (const auto& [transform, name] : transforms) {
+  for (const auto& entry : transforms) {
+    const auto& [transform, name] = entry;
     CHECK(error_with(transform, {2, 28, 28}) ==
           text(name, ": batch of shape [2, 28, 28], expected [N, C, H, W]"));
     Tensor<float> batch = Tensor<float>::zeros({3, 1, 2, 2});
     const Keys keys(2);
-    CHECK(error_of<ShapeError>([&] { transform(batch, keys.keys); }) ==
+    CHECK(error_of<ShapeError>([&] { entry.first(batch, keys.keys); }) ==
           text(name, ": a batch of 3 images, but keys for 2"));
   }
   CHECK(error_with(data::Normalize({1, 2}, {1, 1}), {1, 3, 2, 2}) ==

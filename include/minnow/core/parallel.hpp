@@ -64,7 +64,7 @@ inline void set_num_threads(int threads) { detail::requested_threads() = std::ma
 
 /// How many threads a `parallel_for` over `count` would use now: the number of scratch buffers it
 /// needs.
-inline Index worker_count(Index count) {
+inline Index worker_count([[maybe_unused]] Index count) {
 #if defined(_OPENMP)
   if (detail::serial_scopes() == 0 && !omp_in_parallel())
     return std::clamp<Index>(num_threads(), 1, std::max<Index>(1, count));
@@ -79,7 +79,7 @@ inline Index worker_count(Index count) {
 /// combined afterwards in the order of i; `worker` < workers is for choosing scratch memory only.
 /// Inside a parallel region of the caller the loop runs serially.
 template <class Body>
-void parallel_for(Index count, const Body& body, Index workers) {
+void parallel_for(Index count, const Body& body, [[maybe_unused]] Index workers) {
   const auto call = [&body](Index i, Index worker) {
     if constexpr (std::is_invocable_v<const Body&, Index, Index>)
       body(i, worker);
