@@ -1,0 +1,220 @@
+/// @file
+/// Trains the three networks on MNIST and compares what their norms do.
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <numeric>
+
+#include "minnow/data/download.hpp"
+#include "minnow/data/mnist.hpp"
+#include "minnow/nn/summary.hpp"
+#include "minnow_build_info.hpp"
+#include "options.hpp"
+#include "report.hpp"
+#include "trainer.hpp"
+
+namespace mnist {
+
+constexpr int exit_failure = 1, exit_no_data = 3;
+
+/// Set by Ctrl-C.
+std::atomic<bool> stop = false;
+
+extern "C" void on_interrupt(int) {
+  stop = true;
+  std::signal(SIGINT, SIG_DFL);  // a second Ctrl-C ends at once
+}
+
+void print(const std::string& lines) {
+  std::fputs(lines.c_str(), stdout);
+  std::fflush(stdout);
+}
+
+/// Both splits of a data set.
+struct Dataset {
+  data::MNIST train, test;
+
+  explicit Dataset(const data::MNISTOptions& options)
+      : train(data::Split::train, options), test(data::Split::test, options) {}
+  std::string name() const { return data::dataset_name(train.dataset()); }
+
+  Images images(const Options& options) const {
+    const Index count = std::min(options.limit.value_or(train.size()), train.size());
+    const bool digits = train.dataset() == data::Dataset::mnist;
+    return {.train_images = train.images().slice(0, count),
+            .test_images = test.images(),
+            .train_labels = train.labels().slice(0, count),
+            .test_labels = test.labels(),
+            .mean = digits ? 0.1307 : 0.2860,
+            .deviation = digits ? 0.3081 : 0.3530};
+  }
+};
+
+/// The data set that the command line asks for. Where it asks for none and there is no MNIST, here
+/// or on the network, Fashion-MNIST takes its place, and the program says so; nothing if there is
+/// none either, after saying what can be done.
+std::optional<Dataset> load(const Options& options) {
+  const bool fashion = options.dataset == "fashion";
+  const data::MNISTOptions wanted{
+      .dataset = fashion ? data::Dataset::fashion : data::Dataset::mnist,
+      .root = options.data,
+      .download = data::Downloader()};
+  if (!options.dataset.empty() || !options.data.empty()) return Dataset(wanted);
+  std::string obstacle;
+  try {
+    return Dataset(wanted);
+  } catch (const data::DatasetNotFound& error) {
+    obstacle = error.what();
+  }
+  try {
+    Dataset other({.dataset = data::Dataset::fashion});
+    print(text(
+        obstacle, "\n\nMNIST is not to be had, so this trains on Fashion-MNIST, found in ",
+        other.train.source(),
+        ": clothes instead of digits, of the same size and number, but harder. Accuracies are ",
+        "some eight points lower. For MNIST, see above.\n\n"));
+    return other;
+  } catch (const data::DatasetNotFound&) {
+    std::fputs(text(obstacle,
+                    "\n\nThere is nothing to train on: MNIST is neither on this machine nor to be "
+                    "downloaded, and ",
+                    "Fashion-MNIST, which would do instead, is not here either. Off-line, copy "
+                    "MNIST's four files from ",
+                    "another machine and name their directory with --data DIR; on Debian and "
+                    "Ubuntu, the package ",
+                    "dataset-fashion-mnist holds Fashion-MNIST.\n")
+                   .c_str(),
+               stderr);
+    return {};
+  }
+}
+
+std::vector<std::pair<std::string, train::Setting>> settings(Norm norm, const Recipe& recipe,
+                                                             const Options& options) {
+  std::vector<std::pair<std::string, train::Setting>> result{
+      {"epochs", recipe.epochs},       {"batch_size", recipe.batch_size},
+      {"optimizer", recipe.optimizer}, {"lr", recipe.lr},
+      {"schedule", recipe.schedule},   {"augment", recipe.augment},
+      {"dropout", recipe.dropout}};
+  if (norm == Norm::group) result.emplace_back("groups", options.groups);
+  return result;
+}
+
+std::string headline(const train::RunRecord& run, const Recipe& recipe) {
+  return text(run.name, " norm: ", thousands(run.parameters), " parameters\n",
+              counted(recipe.epochs, "epoch"), ", batches of ", recipe.batch_size, ", ",
+              recipe.optimizer, " with learning rate ", recipe.lr, " (", recipe.schedule,
+              "), augmentation ", recipe.augment, ", dropout ", recipe.dropout,
+              "\n epoch  train loss  accuracy  test loss  accuracy        lr  seconds\n");
+}
+
+std::string epoch_line(const train::EpochRecord& record, Index epoch, Index epochs) {
+  return text(
+      align_right(text(epoch, '/', epochs), 6), align_right(fixed(record.train_loss, 4), 12),
+      align_right(fixed(record.train_accuracy, 2), 8), " %",
+      align_right(fixed(record.test_loss, 4), 11), align_right(fixed(record.test_accuracy, 2), 8),
+      " %", align_right(fixed(record.lr, 6), 10), align_right(fixed(record.seconds, 1), 9),
+      record.complete ? "" : "  (interrupted)", '\n');
+}
+
+/// Trains one network, and appends its record to the history, which is saved after every epoch.
+void run(Norm norm, const Options& options, const Images& images, train::History& history) {
+  const Recipe recipe = options.recipe(norm);
+  manual_seed(options.seed);
+  auto net = make_net(norm, {.dropout = recipe.dropout, .groups = options.groups});
+  train::RunRecord& record = history.norms.emplace_back();
+  record.name = name(norm);
+  for (const auto& parameter : net.parameters()) record.parameters += parameter.size();
+  record.settings = settings(norm, recipe, options);
+  if (!options.quiet) print(headline(record, recipe));
+
+  const train::Terminal terminal = train::Terminal::detect();
+  Trainer trainer(net, recipe, images, options.seed);
+  for (Index epoch = 1; epoch <= recipe.epochs && !stop; ++epoch) {
+    const std::string label = text(align_right(text(epoch, '/', recipe.epochs), 6));
+    record.epochs.push_back(trainer.epoch(label, options.quiet ? nullptr : &terminal, stop));
+    history.interrupted = stop;
+    history.save(options.out + "/history.json");
+    if (!options.quiet) print(epoch_line(record.epochs.back(), epoch, recipe.epochs));
+  }
+  if (!options.quiet) print("\n");
+}
+
+int main(const Options& options) {
+  if (options.summary) {
+    for (const Norm norm : options.norms) {
+      auto net =
+          make_net(norm, {.dropout = options.recipe(norm).dropout, .groups = options.groups});
+      print(text(name(norm), " norm\n", nn::summary(net, {1, 28, 28}),
+                 norm == options.norms.back() ? "" : "\n"));
+    }
+    return 0;
+  }
+
+  set_num_threads(options.threads);
+  const std::optional<Dataset> dataset = load(options);
+  if (!dataset) return exit_no_data;
+  const Images images = dataset->images(options);
+
+  train::History history;
+  history.dataset = dataset->name();
+  history.train_images = images.train_labels.size();
+  history.test_images = images.test_labels.size();
+  history.seed = options.seed;
+  history.command = options.command;
+  history.commit = MINNOW_BUILD_COMMIT;
+  history.compiler = MINNOW_BUILD_COMPILER " " MINNOW_BUILD_FLAGS;
+  history.machine = train::Machine::detect();
+  if (!options.quiet) {
+    const auto& [cpu, cores, isa, threads] = history.machine;
+    print(text(dataset->train.str(), "\n", thousands(history.train_images),
+               " are used for training, ", thousands(history.test_images), " for testing; seed ",
+               options.seed, "; ", counted(threads, "thread"), " on ", cpu, " (", isa, ")\n\n"));
+  }
+
+  std::signal(SIGINT, on_interrupt);
+  std::vector<bool> regularised;
+  for (const Norm norm : options.norms) {
+    if (stop) break;
+    run(norm, options, images, history);
+    const Recipe recipe = options.recipe(norm);
+    regularised.push_back(recipe.dropout > 0 || recipe.augment != "none");
+  }
+  if (stop) print("Interrupted: these are the results so far.\n\n");
+
+  print(text(history.dataset, ", ", thousands(history.train_images), " training and ",
+             thousands(history.test_images), " test images\n",
+             comparison_table(history.norms, history.train_images, history.test_images), "\n"));
+  for (const std::string& sentence :
+       inferences(history.norms, regularised, history.train_images, history.test_images))
+    print(wrapped(sentence, std::min(100, train::Terminal::detect().width())));
+  print(text("\nAll numbers: ", options.out, "/history.json\n"));
+
+  bool good_enough = !options.min_accuracy || history.norms.size() == options.norms.size();
+  for (const train::RunRecord& record : history.norms) {
+    if (!options.min_accuracy || record.epochs.empty() ||
+        record.epochs.back().test_accuracy >= *options.min_accuracy)
+      continue;
+    std::fputs(
+        text("mnist: ", record.name, " reached ", fixed(record.epochs.back().test_accuracy, 2),
+             " %, below --min-accuracy ", *options.min_accuracy, "\n")
+            .c_str(),
+        stderr);
+    good_enough = false;
+  }
+  return good_enough ? 0 : exit_failure;
+}
+
+}  // namespace mnist
+
+int main(int argc, char** argv) {
+  try {
+    int status = 0;
+    const auto options = mnist::parse(argc, argv, status);
+    return options ? mnist::main(*options) : status;
+  } catch (const std::exception& error) {
+    std::fputs(("mnist: " + std::string(error.what()) + '\n').c_str(), stderr);
+    return mnist::exit_failure;
+  }
+}
