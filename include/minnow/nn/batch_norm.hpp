@@ -31,10 +31,7 @@ Variable<T> batch_norm(const Variable<T>& x, Tensor<T> running_mean, Tensor<T> r
   const Index n = shape[0], c = shape[1], hw = shape.product(2, shape.rank());
   const Shape channels{c};
   detail::check_affine("batch_norm", x, gamma, beta, channels);
-  for (const auto* running : {&running_mean, &running_var})
-    check<ShapeError>(!running->defined() || running->shape() == channels,
-                      "batch_norm: ", running == &running_mean ? "running_mean" : "running_var",
-                      " has shape ", running->shape(), ", x of shape ", shape, " needs ", channels);
+  detail::check_running("batch_norm", x, running_mean, running_var);
   check<ShapeError>(
       !training || n * hw != 1,
       "batch_norm: expected more than 1 value per channel when training, got x of shape ", shape,

@@ -31,6 +31,17 @@ void check_affine(std::string_view function, const Variable<T>& x, const Variabl
                       x.shape(), " needs ", expected);
 }
 
+/// The same for running statistics of x [N, C, ...], which need the shape [C].
+template <class T>
+void check_running(std::string_view function, const Variable<T>& x, const Tensor<T>& running_mean,
+                   const Tensor<T>& running_var) {
+  const Shape expected{x.size(1)};
+  for (const auto* running : {&running_mean, &running_var})
+    check<ShapeError>(!running->defined() || running->shape() == expected, function, ": ",
+                      running == &running_mean ? "running_mean" : "running_var", " has shape ",
+                      running->shape(), ", x of shape ", x.shape(), " needs ", expected);
+}
+
 /// Throws ShapeError unless x ends in the shape `normalized`, which must not be empty. Returns the
 /// number of rows of that shape in x.
 inline Index count_rows(std::string_view place, const Shape& x, const Shape& normalized) {
