@@ -22,6 +22,15 @@ MINNOW_INLINE Logistic<V> logistic(V x) {
   return {select_less(x, V::zero(), smaller, larger), select_less(x, V::zero(), larger, smaller)};
 }
 
+/// log(1 + exp(x)), with the relative accuracy of exp also where it is tiny: the rounding error of
+/// u = 1 + z is a small shift of z, which log(u) and u - 1 share.
+template <class V>
+MINNOW_INLINE V softplus(V x) {
+  const V z = exp(-abs(x)), u = V(1) + z;
+  const V small = select_equal(u, V(1), z, log(u) * z / (u - V(1)));
+  return select_less(V::zero(), x, x, V::zero()) + small;
+}
+
 /// exp(x) - 1 for x <= 0, with the relative accuracy of exp also near 0. The rounding error of u =
 /// exp(x) is a small shift of x, which u - 1 and log(u) share.
 ///
