@@ -1,0 +1,276 @@
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "minnow/core/parallel.hpp"
+#include "minnow/nn/sequential.hpp"
+#include "minnow/testing/compare.hpp"
+#include "minnow/testing/gradcheck.hpp"
+
+using namespace minnow;
+
+namespace {
+
+/// Numbers for choices, one after the other.
+struct Dice {
+  std::uint64_t seed;
+  std::uint64_t count = 0;
+
+  Index below(Index bound) {
+    const RandomKey key{seed, 77, 0};
+    return static_cast<Index>(random_integer(key, count++, static_cast<std::uint64_t>(bound)));
+  }
+  bool coin() { return below(2) == 1; }
+  double between(double low, double high) {
+    return low + (high - low) * static_cast<double>(below(1 << 20)) / (1 << 20);
+  }
+};
+
+/// A network of random layers, most of them such as a plan takes.
+template <class T>
+struct RandomNet {
+  nn::Sequential<T> net;
+  Shape image;  ///< of the input
+
+  explicit RandomNet(std::uint64_t seed) {
+    Dice dice{seed};
+    Index c = 1 + dice.below(4), h = 6 + dice.below(9), w = 6 + dice.below(9);
+    image = {c, h, w};
+    const Index blocks = 1 + dice.below(4);
+    for (Index block = 0; block < blocks; ++block) {
+      const Size2 kernel(1 + dice.below(std::min<Index>(3, h)),
+                         1 + dice.below(std::min<Index>(3, w)));
+      const Size2 padding(dice.below(2), dice.below(2));
+      const Index stride = dice.below(8) == 0 ? 2 : 1;  // a stride of 2 runs layer by layer
+      const Index k = 2 * (1 + dice.below(8));
+      net.add(
+          nn::Conv2d<T>(c, k, kernel, {.stride = stride, .padding = padding, .bias = dice.coin()}));
+      c = k;
+      h = (h + 2 * padding.h - kernel.h) / stride + 1;
+      w = (w + 2 * padding.w - kernel.w) / stride + 1;
+      switch (dice.below(8)) {
+        case 0:
+          net.add(nn::BatchNorm2d<T>(c));
+          break;
+        case 1:
+          net.add(nn::BatchNorm2d<T>(c, {.momentum = std::nullopt, .affine = false}));
+          break;
+        case 2:
+          net.add(nn::GroupNorm<T>(2, c));
+          break;
+        case 3:
+          net.add(nn::GroupNorm<T>(c, c, {.affine = false}));
+          break;
+        case 4:
+          net.add(nn::LayerNorm<T>({w}));
+          break;
+        case 5:
+          net.add(nn::LayerNorm<T>({h, w}));
+          break;
+        case 6:
+          net.add(nn::LayerNorm<T>({c, h, w}, {.bias = false}));
+          break;
+        default:
+          break;
+      }
+      const bool relu_first = dice.coin(), relu = dice.coin();
+      if (relu && relu_first) net.add(nn::ReLU<T>());
+      if (dice.coin()) net.add(nn::Dropout<T>(0.25));
+      if (relu && !relu_first) net.add(nn::ReLU<T>());
+      if (dice.below(8) == 0) net.add(nn::Tanh<T>());  // layer by layer
+      if (h >= 4 && w >= 4 && dice.coin()) {
+        const Index size = 2 + dice.below(2), step = 1 + dice.below(2);
+        if (dice.coin())
+          net.add(nn::MaxPool2d<T>(size, {.stride = Size2(step)}));
+        else
+          net.add(nn::AvgPool2d<T>(size, {.stride = Size2(step)}));
+        h = (h - size) / step + 1;
+        w = (w - size) / step + 1;
+      }
+    }
+    if (dice.coin()) {
+      net.add(nn::Flatten<T>()).add(nn::Linear<T>(c * h * w, 7, {.bias = dice.coin()}));
+      if (dice.coin()) net.add(nn::BatchNorm1d<T>(7)).add(nn::ReLU<T>());
+      if (dice.coin()) net.add(nn::Linear<T>(7, 3));
+    }
+    randomize();
+  }
+
+  /// Scales and shifts away from 1 and 0, where mistakes would hide.
+  void randomize() {
+    for (auto& [name, parameter] : net.named_parameters())
+      if (parameter.rank() == 1)
+        for (T& value : parameter.mutable_value().values())
+          value += static_cast<T>(0.5) * Tensor<T>::normal({1})[0];
+  }
+};
+
+/// What a forward and a backward leave behind.
+template <class T>
+struct Outcome {
+  Tensor<T> y;
+  std::vector<std::pair<std::string, Tensor<T>>> rest;  ///< gradients and running statistics
+};
+
+template <class T>
+Outcome<T> run(nn::Sequential<T>& net, const Tensor<T>& images, bool plan) {
+  net.plan(plan);
+  net.zero_grad();
+  Variable<T> x(images, true);
+  const Variable<T> y = net(x);
+  y.backward(Tensor<T>::normal(y.shape(), 0, 1, {5, 5, 5}));
+  Outcome<T> outcome{y.value(), {{"x", x.grad()}}};
+  for (const auto& [name, parameter] : net.named_parameters())
+    outcome.rest.emplace_back(name, parameter.grad());
+  for (const auto& [name, buffer] : net.named_buffers())
+    if (const auto* numbers = std::get_if<Tensor<T>>(&buffer))
+      outcome.rest.emplace_back(name, numbers->clone());
+  return outcome;
+}
+
+/// The same from the same state: what the first run changes is undone for the second.
+template <class T>
+void check_plan_equals_layers(nn::Sequential<T>& net, const Tensor<T>& images, double tolerance) {
+  const RandomKey key = default_generator().state();
+  nn::StateDict before;
+  for (const auto& [name, tensor] : net.state_dict())
+    before[name] = std::visit([](const auto& t) { return nn::StateTensor(t.clone()); }, tensor);
+  const Outcome<T> expected = run(net, images, false);
+  default_generator().set_state(key);
+  net.load_state_dict(before);
+  const Outcome<T> actual = run(net, images, true);
+  CHECK(default_generator().state().step >= key.step);
+
+  // Rounding is relative to the largest gradient: some are zero by nature (a bias before a norm).
+  double largest = 1;
+  for (const auto& [name, tensor] : expected.rest)
+    for (const T value : tensor.values())
+      largest = std::max(largest, std::abs(static_cast<double>(value)));
+  const auto close = [&](const Tensor<T>& a, const Tensor<T>& b) {
+    return testing::compare(a, b, tolerance, tolerance * largest);
+  };
+  CHECK_MESSAGE(close(actual.y, expected.y), "y: ", close(actual.y, expected.y).str());
+  REQUIRE(actual.rest.size() == expected.rest.size());
+  for (std::size_t i = 0; i < actual.rest.size(); ++i) {
+    const auto outcome = close(actual.rest[i].second, expected.rest[i].second);
+    CHECK_MESSAGE(outcome, actual.rest[i].first, ": ", outcome.str());
+  }
+}
+
+/// The network of the example mnist, smaller.
+template <class T>
+nn::Sequential<T> small_net(double dropout) {
+  nn::Sequential<T> net(nn::Conv2d<T>(1, 6, 3, {.bias = false}), nn::BatchNorm2d<T>(6),
+                        nn::Dropout<T>(dropout), nn::ReLU<T>(), nn::MaxPool2d<T>(2));
+  net.add(nn::Conv2d<T>(6, 9, 3)).add(nn::GroupNorm<T>(3, 9)).add(nn::ReLU<T>());
+  net.add(nn::AvgPool2d<T>(2)).add(nn::Conv2d<T>(9, 4, 1)).add(nn::LayerNorm<T>({1, 1}));
+  return net;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("plan: random networks give what they give layer by layer", T, float, double) {
+  const double tolerance = sizeof(T) == 4 ? 2e-4 : 1e-10;
+  constexpr Index lanes = Pack<T>::width;
+  Index planned = 0;
+  for (std::uint64_t seed = 0; seed < 120; ++seed) {
+    CAPTURE(seed);
+    manual_seed(seed);
+    RandomNet<T> random(seed);
+    const Index sizes[] = {(lanes + 1) / 2, lanes, lanes + 1, 2 * lanes + 3, 3 * lanes};
+    const Index n = std::max<Index>(2, sizes[seed % 5]);
+    const auto images = Tensor<T>::normal({n, random.image[0], random.image[1], random.image[2]});
+    CAPTURE(random.net.plan_report(images.shape()));
+    planned += random.net.plan_report(images.shape()).find("a stage") != std::string::npos;
+    check_plan_equals_layers(random.net, images, tolerance);
+  }
+  CHECK(planned > 90);
+}
+
+TEST_CASE_TEMPLATE("plan: evaluation and frozen statistics give what they give layer by layer", T,
+                   float, double) {
+  manual_seed(3);
+  auto net = small_net<T>(0.2);
+  net(Tensor<T>::normal({20, 1, 10, 10}, 1, 2));  // statistics other than 0 and 1
+  net.eval();
+  check_plan_equals_layers(net, Tensor<T>::normal({21, 1, 10, 10}), sizeof(T) == 4 ? 1e-4 : 1e-10);
+}
+
+TEST_CASE("plan: its gradients agree with finite differences") {
+  manual_seed(4);
+  nn::Sequential net(nn::Conv2d<double>(2, 4, {2, 3}, {.padding = {1, 0}}),
+                     nn::BatchNorm2d<double>(4), nn::ReLU<double>(), nn::AvgPool2d<double>({2, 1}));
+  net.add(nn::Conv2d<double>(4, 2, 1)).add(nn::LayerNorm<double>({2, 2}));
+  const Index n = Pack<double>::width + 1;
+  auto inputs = net.parameters();
+  inputs.emplace_back(Tensor<double>::normal({n, 2, 3, 4}), true);
+  REQUIRE(net.plan_report({n, 2, 3, 4}).find("layer by layer") == std::string::npos);
+  const auto result = testing::gradcheck([&](const auto& in) { return net(in.back()); }, inputs,
+                                         {.relative = 1e-5, .absolute = 1e-7});
+  CHECK_MESSAGE(result, result.str());
+}
+
+TEST_CASE("plan: the same bits for 1, 2 and 4 threads") {
+  std::vector<Outcome<float>> outcomes;
+  for (const int threads : {1, 2, 4}) {
+    set_num_threads(threads);
+    manual_seed(9);
+    auto net = small_net<float>(0.3);
+    outcomes.push_back(run(net, Tensor<float>::normal({75, 1, 13, 11}, 0, 1, {1, 1, 1}), true));
+  }
+  set_num_threads(0);
+  for (const auto& other : outcomes) {
+    CHECK(testing::same_bits(other.y, outcomes[0].y));
+    for (std::size_t i = 0; i < other.rest.size(); ++i)
+      CHECK_MESSAGE(testing::same_bits(other.rest[i].second, outcomes[0].rest[i].second),
+                    other.rest[i].first);
+  }
+}
+
+TEST_CASE("plan: images of one batch do not see each other's lanes") {
+  manual_seed(2);
+  nn::Sequential net(nn::Conv2d(1, 4, 3), nn::GroupNorm(2, 4), nn::ReLU());
+  net.eval();
+  const Index n = Pack<float>::width;
+  auto images = Tensor<float>::normal({n, 1, 6, 6});
+  const Tensor<float> before = net(images).value().clone();
+  for (float& value : images.slice(0, 1).values()) value = 1e6f;
+  const Tensor<float> after = net(images).value();
+  CHECK(testing::same_bits(before.slice(1, n), after.slice(1, n)));
+}
+
+TEST_CASE("plan: the report names stages and single layers") {
+  nn::Sequential net(nn::Conv2d(1, 4, 3), nn::BatchNorm2d(4), nn::ReLU(), nn::GELU());
+  net.add("head", nn::Conv2d(4, 2, 3, {.stride = 2}));
+  const Index n = Pack<float>::width;
+  CHECK(net.plan_report({n, 1, 8, 8}) ==
+        "0-2  Conv2d + BatchNorm2d + ReLU: a stage, one image a lane\n"
+        "3  GELU: layer by layer\n"
+        "head  Conv2d: layer by layer\n");
+  net.plan(false);
+  CHECK(net.plan_report({n, 1, 8, 8}).find("a stage") == std::string::npos);
+  CHECK(net.is_training());
+}
+
+TEST_CASE("plan: a few images, wide layers and observed modules run layer by layer") {
+  nn::Sequential net(nn::Conv2d(1, 4, 3), nn::ReLU());
+  if (Pack<float>::width > 2)
+    CHECK(net.plan_report({1, 1, 8, 8}).find("a stage") == std::string::npos);
+  nn::Sequential wide(nn::Conv2d(256, 64, 3));
+  CHECK(wide.plan_report({64, 256, 56, 56}).find("a stage") == std::string::npos);
+  Index calls = 0;
+  const nn::ModuleObserver<float> observer([&](const auto&, const auto&) { ++calls; });
+  net(Tensor<float>::zeros({64, 1, 8, 8}));
+  CHECK(calls == 3);
+}
+
+TEST_CASE("plan: errors are those of the layers") {
+  nn::Sequential net(nn::Conv2d(1, 4, 3), nn::BatchNorm2d(4));
+  CHECK_THROWS_WITH_AS(net(Tensor<float>::zeros({64, 2, 8, 8})),
+                       doctest::Contains("0 (Conv2d): conv2d: x has shape [64, 2, 8, 8]"),
+                       ShapeError);
+  nn::Sequential other(nn::Conv2d(1, 4, 3), nn::BatchNorm2d(5));
+  CHECK_THROWS_WITH_AS(other(Tensor<float>::zeros({64, 1, 8, 8})),
+                       doctest::Contains("1 (BatchNorm2d)"), ShapeError);
+}
