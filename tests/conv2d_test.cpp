@@ -245,24 +245,37 @@ TEST_CASE_TEMPLATE("convolutions of no channel are the bias, and of no output ch
 TEST_CASE_TEMPLATE("images that are cut into bands of rows", T, float, double) {
   check_kernels<T>({.n = 1, .c = 3, .h = 200, .w = 300, .k = 4, .kernel = 3, .padding = 1});
   check_kernels<T>({.n = 2, .c = 64, .h = 56, .w = 56, .k = 5, .kernel = 3, .padding = 1});
+  // A shorter last band, and so many of them that a thread goes from one image to the next.
+  check_kernels<T>(
+      {.n = 33, .c = 128, .h = 70, .w = 40, .k = 1, .kernel = {2, 1}, .padding = {1, 0}});
+  // A stride, padding and dilation.
+  check_kernels<T>({.n = 3,
+                    .c = 64,
+                    .h = 141,
+                    .w = 100,
+                    .k = 2,
+                    .kernel = 3,
+                    .stride = {2, 3},
+                    .padding = {1, 0}});
   check_kernels<T>({.n = 1,
                     .c = 3,
-                    .h = 150,
-                    .w = 190,
+                    .h = 300,
+                    .w = 290,
                     .k = 5,
                     .kernel = {5, 3},
-                    .stride = {2, 3},
+                    .stride = {3, 2},
                     .padding = {2, 1},
-                    .dilation = {3, 2}});
-  check_kernels<T>({.n = 2,
-                    .c = 40,
-                    .h = 60,
-                    .w = 50,
-                    .k = 40,
+                    .dilation = {2, 3}});
+  // Groups.
+  check_kernels<T>({.n = 1,
+                    .c = 192,
+                    .h = 61,
+                    .w = 48,
+                    .k = 4,
                     .kernel = 3,
-                    .stride = 2,
-                    .padding = 1,
-                    .groups = 8});
+                    .padding = {2, 1},
+                    .dilation = {2, 1},
+                    .groups = 2});
   // Rows so long that a band is one of them.
   check_kernels<T>(
       {.n = 1, .c = 40, .h = 9, .w = 1500, .k = 2, .kernel = {7, 2}, .padding = {1, 0}});
