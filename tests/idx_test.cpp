@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <random>
 #include <string>
 
@@ -162,7 +163,8 @@ TEST_CASE("headers that promise something impossible are refused") {
 
 TEST_CASE("files that are shorter or longer than their header promises are refused") {
   const std::string header = bytes_of({0, 0, 0x0B, 2, 0, 0, 0, 2, 0, 0, 0, 3});
-  const std::string shorter = header + std::string(11, 'x'), longer = header + std::string(14, 'x');
+  const std::string shorter = text(header, std::string(11, 'x')),
+                    longer = text(header, std::string(14, 'x'));
   CHECK(error_of_bytes<std::int16_t>(shorter, false) ==
         "cut short: 23 bytes, but its header promises [2, 3] of int16, 12 bytes, after a header of "
         "12; get the "
@@ -248,6 +250,7 @@ TEST_CASE("thousands of damaged files give an error or a tensor, and nothing els
       if (random() % 3 == 0) byte = static_cast<char>(byte & 7);
     }
     if (random() % 3 == 0) bytes.resize(random() % (2 * bytes.size()));
+    std::filesystem::remove(path);  // see write_file
     data::GzipWriter writer(path, random() % 2 == 0);
     writer.write(bytes.data(), bytes.size());
     writer.commit();

@@ -63,6 +63,8 @@ inline std::string read_file(const std::string& path) {
 }
 
 inline void write_file(const std::string& path, const std::string& bytes) {
+  // Some file systems wait for the disk when a file is replaced, none when it is new.
+  if (std::filesystem::is_regular_file(path)) std::filesystem::remove(path);
   std::ofstream out(path, std::ios::binary);
   out << bytes;
   REQUIRE(out.good());
