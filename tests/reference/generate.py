@@ -387,11 +387,36 @@ def losses(file):
         lambda x, **r: F.cross_entropy(x, some, weight=weight, label_smoothing=0.2, **r),
         logits(6, 5),
     )
+    shares = torch.softmax(numbers(6, 5), 1).round(decimals=3)
+    file.put("shares", shares)
+    loss("cross_entropy_shares", lambda x, **r: F.cross_entropy(x, shares, **r), logits(6, 5))
+    loss(
+        "cross_entropy_shares_all",
+        lambda x, **r: F.cross_entropy(x, shares, weight=weight, label_smoothing=0.2, **r),
+        logits(6, 5),
+    )
+    pixels = torch.tensor([[[0, 2], [1, 1]], [[2, -100], [0, 1]]])
+    file.put("pixels", pixels)
+    loss(
+        "cross_entropy_pixels",
+        lambda x, **r: F.cross_entropy(x, pixels, weight=weight[:3], label_smoothing=0.1, **r),
+        logits(2, 3, 2, 2),
+    )
+    loss("nll_pixels", lambda x, **r: F.nll_loss(x, pixels, **r), logits(2, 3, 2, 2))
     loss("nll", lambda x, **r: F.nll_loss(x, labels, **r), logits(6, 5))
     loss("nll_weight", lambda x, **r: F.nll_loss(x, some, weight=weight, **r), logits(6, 5))
     loss("mse", F.mse_loss, logits(3, 4), numbers(3, 4).requires_grad_())
     target = numbers(3, 4, low=0, high=1)
     loss("bce", F.binary_cross_entropy_with_logits, logits(3, 4), target)
+    factor, positive = numbers(3, 1, low=0, high=1), numbers(4, low=0, high=3)
+    file.put("bce_weight", factor)
+    file.put("bce_pos_weight", positive)
+    loss(
+        "bce_all",
+        lambda x, t, **r: F.binary_cross_entropy_with_logits(x, t, weight=factor, pos_weight=positive, **r),
+        logits(3, 4),
+        target,
+    )
     far = torch.tensor([[-200.0, 200.0, 0.0], [50.0, -50.0, 1.0]]).requires_grad_()
     loss("bce_far", F.binary_cross_entropy_with_logits, far, torch.tensor([[0.0, 1.0, 0.5], [0.0, 1.0, 1.0]]))
 
