@@ -9,6 +9,7 @@
 #include "minnow/core/parallel.hpp"
 #include "minnow/nn/sequential.hpp"
 #include "minnow/testing/compare.hpp"
+#include "minnow/testing/composed.hpp"
 #include "minnow/testing/gradcheck.hpp"
 
 using namespace minnow;
@@ -115,6 +116,33 @@ TEST_CASE_TEMPLATE("value and gradient agree with double arithmetic at every siz
       CHECK_MESSAGE(dx, dx.message);
     }
   }
+}
+
+TEST_CASE_TEMPLATE("functions agree with their definition by plain operations", T, float, double) {
+  namespace composed = testing::composed;
+  const auto values = Tensor<T>::normal({5, 37}, 0, 2, {1, 0, 0});
+  const auto dy = Tensor<T>::normal({5, 37}, 0, 1, {2, 0, 0});
+  const auto agree = [&](const auto& fast, const auto& slow) {
+    const Variable<T> x(values, true), same(values, true);
+    const Variable<T> y = fast(x), expected = slow(same);
+    y.backward(dy);
+    expected.backward(dy);
+    const double bound = sizeof(T) == 4 ? 4e-6 : 1e-13;
+    const auto value = testing::compare(y.value(), expected.value(), bound, bound);
+    CHECK_MESSAGE(value, value.message);
+    const auto dx = testing::compare(x.grad(), same.grad(), bound, bound);
+    CHECK_MESSAGE(dx, dx.message);
+  };
+  using X = const Variable<T>&;
+  agree([](X x) { return relu(x); }, [](X x) { return composed::relu(x); });
+  agree([](X x) { return leaky_relu(x, 0.1); }, [](X x) { return composed::leaky_relu(x, 0.1); });
+  agree([](X x) { return elu(x, 0.7); }, [](X x) { return composed::elu(x, 0.7); });
+  agree([](X x) { return gelu(x); }, [](X x) { return composed::gelu(x); });
+  agree([](X x) { return gelu(x, GeluApproximation::tanh); },
+        [](X x) { return composed::gelu_tanh(x); });
+  agree([](X x) { return silu(x); }, [](X x) { return composed::silu(x); });
+  agree([](X x) { return sigmoid(x); }, [](X x) { return composed::sigmoid(x); });
+  agree([](X x) { return minnow::tanh(x); }, [](X x) { return composed::tanh(x); });
 }
 
 TEST_CASE_TEMPLATE("small, large and huge numbers of both signs give what double gives", T, float,

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "minnow/testing/compare.hpp"
+#include "minnow/testing/composed.hpp"
 #include "minnow/testing/gradcheck.hpp"
 
 using namespace minnow;
@@ -216,6 +217,34 @@ TEST_CASE_TEMPLATE("windows of any geometry agree with the loop", T, float, doub
                            1,
                            false,
                            true});
+}
+
+TEST_CASE_TEMPLATE("functions agree with their definition by plain operations", T, float, double) {
+  namespace composed = testing::composed;
+  const Shape shape{2, 3, 7, 19};
+  for (const Geometry& g : {max_pairs(shape), whole(shape),
+                            Geometry{Kind::max, shape, {3, 2}, {2, 3}, 1, {1, 2}, true, true},
+                            Geometry{Kind::avg, shape, {3, 2}, {2, 3}, 1, 1, true, true},
+                            Geometry{Kind::avg, shape, {3, 2}, {2, 3}, 1, 1, true, false},
+                            Geometry{Kind::adaptive, shape, {3, 4}, 1, 0, 1, false, true}}) {
+    const auto values = Tensor<T>::normal(shape, 0, 1, {1, 0, 0});
+    const Variable<T> x(values, true), same(values, true);
+    const Variable<T> y = pool(x, g);
+    const Variable<T> expected =
+        g.kind == Kind::max
+            ? composed::max_pool2d(same, g.kernel, g.stride, g.padding, g.dilation, g.ceil_mode)
+        : g.kind == Kind::avg ? composed::avg_pool2d(same, g.kernel, g.stride, g.padding,
+                                                     g.ceil_mode, g.count_include_pad)
+                              : composed::adaptive_avg_pool2d(same, g.kernel);
+    const auto dy = Tensor<T>::normal(y.shape(), 0, 1, {2, 0, 0});
+    y.backward(dy);
+    expected.backward(dy);
+    const double bound = sizeof(T) == 4 ? 2e-6 : 1e-14;
+    const auto value = testing::compare(y.value(), expected.value(), bound, bound);
+    CHECK_MESSAGE(value, value.message);
+    const auto dx = testing::compare(x.grad(), same.grad(), bound, bound);
+    CHECK_MESSAGE(dx, dx.message);
+  }
 }
 
 TEST_CASE("a window of more than 256 places keeps its place in 32 bits") {

@@ -1,18 +1,17 @@
 #pragma once
 /// @file
-/// Joining axes, as a module.
+/// Modules that change no number: Flatten and Identity.
 
 #include "minnow/nn/module.hpp"
 #include "minnow/ops/shape.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
 
-/// Joins the axes from `start` to `end` into one: with the defaults [N, C, H, W] -> [N, C H W].
+/// Joins the axes from `start` to `end`, both included, into one; negative axes count from the
+/// back. The defaults keep the samples apart: [N, C, H, W] to [N, C * H * W]. Shares memory with
+/// its input. Errors: ShapeError where x lacks these axes, or start lies behind end.
 ///
-///     nn::Sequential model{nn::Flatten(), nn::Linear(784, 10)};
-///
-/// (Braces, because GCC takes `model(nn::Flatten()` for the beginning of a function.)
-/// Negative axes count from the back. Errors: ShapeError for axes that x does not have.
+///     nn::Sequential model(nn::AvgPool2d(5), nn::Flatten(), nn::Linear(50, 10));
 template <class T = float>
 class Flatten : public Module<T> {
  public:
@@ -27,7 +26,7 @@ class Flatten : public Module<T> {
   Index start_, end_;
 };
 
-/// Hands its input on.
+/// Returns its input: a placeholder where a layer is expected.
 template <class T = float>
 class Identity : public Module<T> {
  public:
