@@ -51,7 +51,8 @@ TEST_CASE("NaN is close to NaN only, infinity to the same infinity only") {
   const std::vector<std::pair<double, double>> pairs = {
       {not_a_number, 1}, {1, not_a_number},   {inf, 1},           {1, inf},
       {inf, -inf},       {not_a_number, inf}, {inf, not_a_number}};
-  for (const auto& [actual, expected] : pairs) {
+  for (const auto& pair : pairs) {
+    const double actual = pair.first, expected = pair.second;
     CAPTURE(actual);
     CAPTURE(expected);
     const auto comparison = compare(numbers({0, actual, 0}), numbers({0, expected, 0}), 1, 1);

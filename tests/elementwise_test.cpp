@@ -166,7 +166,8 @@ TEST_CASE_TEMPLATE("operands of different shapes are repeated to fit each other"
                    double) {
   for (const auto& c : binary_cases<T>()) {
     CAPTURE(c.name);
-    for (const auto& [x_shape, y_shape, z_shape] : broadcasts) {
+    for (const Broadcast& shapes : broadcasts) {
+      const Shape &x_shape = shapes.x, &y_shape = shapes.y, &z_shape = shapes.z;
       CAPTURE(x_shape.str());
       CAPTURE(y_shape.str());
       const auto x = random_tensor<T>(x_shape, 1, 3), y = random_tensor<T>(y_shape, 1, 3, 1);
@@ -200,7 +201,8 @@ TEST_CASE_TEMPLATE("operands of the same shape of any size meet element by eleme
 
 TEST_CASE("gradients of functions of two variables agree with differences, repeated or not") {
   for (const auto& c : binary_cases<double>())
-    for (const auto& [x_shape, y_shape, z_shape] : broadcasts) {
+    for (const Broadcast& shapes : broadcasts) {
+      const Shape &x_shape = shapes.x, &y_shape = shapes.y, &z_shape = shapes.z;
       if (z_shape.size() == 0 || z_shape.size() > 200) continue;
       CAPTURE(c.name);
       CAPTURE(x_shape.str());

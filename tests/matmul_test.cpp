@@ -81,7 +81,8 @@ Tensor<T> spread(const Tensor<T>& x, const Shape& shape) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("products have torch.matmul's shapes and values", T, float, double) {
-  for (const auto& [x_shape, y_shape, z_shape] : cases) {
+  for (const Case& c : cases) {
+    const Shape &x_shape = c.x, &y_shape = c.y, &z_shape = c.z;
     CAPTURE(x_shape.str());
     CAPTURE(y_shape.str());
     const auto x = random_tensor<T>(x_shape), y = random_tensor<T>(y_shape, -1, 1, 1);
@@ -100,7 +101,8 @@ TEST_CASE_TEMPLATE("products have torch.matmul's shapes and values", T, float, d
 }
 
 TEST_CASE("gradients of products agree with differences") {
-  for (const auto& [x_shape, y_shape, z_shape] : cases) {
+  for (const Case& c : cases) {
+    const Shape &x_shape = c.x, &y_shape = c.y;
     if (x_shape.size() == 0 || y_shape.size() == 0) continue;
     CAPTURE(x_shape.str());
     CAPTURE(y_shape.str());

@@ -99,7 +99,9 @@ Expected expected_of(const Tensor<T>& x, const std::vector<Index>& axes) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("reductions over any axes are the definition's", T, float, double) {
-  for (const auto& [shape, axes] : cases) {
+  for (const Case& c : cases) {
+    const Shape& shape = c.shape;
+    const std::vector<Index>& axes = c.axes;
     CAPTURE(shape.str());
     CAPTURE(Axes(axes).size());
     const Tensor<T> x = random_tensor<T>(shape, -1, 3);
@@ -120,7 +122,9 @@ TEST_CASE_TEMPLATE("reductions over any axes are the definition's", T, float, do
 }
 
 TEST_CASE_TEMPLATE("every element gets its share of the gradient", T, float, double) {
-  for (const auto& [shape, axes] : cases) {
+  for (const Case& c : cases) {
+    const Shape& shape = c.shape;
+    const std::vector<Index>& axes = c.axes;
     CAPTURE(shape.str());
     for (const bool keepdim : {false, true}) {
       const Variable<T> x = random_variable<T>(shape, -1, 3);
@@ -147,7 +151,9 @@ TEST_CASE_TEMPLATE("every element gets its share of the gradient", T, float, dou
 }
 
 TEST_CASE("gradients of reductions agree with differences") {
-  for (const auto& [shape, list] : cases) {
+  for (const Case& c : cases) {
+    const Shape& shape = c.shape;
+    const std::vector<Index>& list = c.axes;
     if (shape.size() > 200) continue;
     CAPTURE(shape.str());
     const Axes axes(list);

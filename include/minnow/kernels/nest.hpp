@@ -42,6 +42,7 @@ class Nest {
   /// `body(position, offsets, count)`: `count` positions that lie on one innermost row.
   template <class Body>
   void walk(Index begin, Index end, const Body& body) const {
+    if (begin >= end) return;
     Offsets offsets{};
     std::array<Index, Shape::max_rank> at{};
     Index rest = begin;
