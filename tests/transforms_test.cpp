@@ -347,6 +347,7 @@ TEST_CASE("the random numbers of samples differ by sample, draw and key, and are
     sum += number;
     CHECK(number != keys.keys.uniform(i, 4, -2, 4));
     CHECK(number != keys.keys.uniform((i + 1) % 1000, 3, -2, 4));
+    CHECK(number != keys.keys.uniform((i + 1) % 1000, 2, -2, 4));
     const Index integer = keys.keys.integer(i, 5, 3);
     CHECK((integer >= 0 && integer < 3));
   }
