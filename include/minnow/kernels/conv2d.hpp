@@ -1,150 +1,16 @@
 #pragma once
 /// @file
-/// Direct convolution on flattened rows.
-///
-/// A plane of pitch P is one long row, so that the output at flat position p is
-/// sum_r w[r] * x[p + offset[r]], r running over input channels and taps: the inner loop of a
-/// matrix product, with shifted views of x in place of a copied (im2col) matrix. The few columns at
-/// each row's end that belong to no output are computed and thrown away.
-///
-/// Images are first copied ("staged") into scratch that holds the zero padding; a stride splits the
-/// copy into stride_h * stride_w phases, after which every tap is a unit-stride view again. Small
-/// images are staged several side by side, large ones in bands of rows.
+/// Direct convolution on flattened rows: forward, and backward to the input and the bias. How it
+/// works is told in conv2d_staging.hpp; the backward to the weights is in conv2d_weight.hpp.
 
 #include <algorithm>
 
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
-#include "minnow/core/shape.hpp"
-#include "minnow/kernels/tile.hpp"
+#include "minnow/kernels/conv2d_staging.hpp"
+#include "minnow/kernels/conv2d_weight.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
-
-/// The sizes of a convolution: x [n, c, h, w], weight [k, c / groups, kernel], y [n, k, oh(),
-/// ow()].
-struct Conv2dSizes {
-  Index n, c, h, w, k;
-  Size2 kernel = 1, stride = 1, padding = 0, dilation = 1;
-  Index groups = 1;
-
-  Index oh() const { return (h + 2 * padding.h - dilation.h * (kernel.h - 1) - 1) / stride.h + 1; }
-  Index ow() const { return (w + 2 * padding.w - dilation.w * (kernel.w - 1) - 1) / stride.w + 1; }
-  Index group_c() const { return c / groups; }
-  Index group_k() const { return k / groups; }
-  Index taps() const { return kernel.h * kernel.w; }
-  /// Terms of the sum that makes one output.
-  Index terms() const { return group_c() * taps(); }
-};
-
-namespace detail {
-
-/// Where one tap reads along one axis: phase `u % stride` at distance `u / stride`.
-struct Tap {
-  Index phase, distance;
-};
-inline Tap tap_of(Index k, Index dilation, Index stride) {
-  return {k * dilation % stride, k * dilation / stride};
-}
-/// The largest distance of any tap: how far a band reaches beyond its own rows.
-inline Index tap_reach(Index kernel, Index dilation, Index stride) {
-  return (kernel - 1) * dilation / stride;
-}
-
-/// True if some tap reads this phase.
-inline bool phase_is_read(Index phase, Index kernel, Index dilation, Index stride) {
-  for (Index k = 0; k < kernel; ++k)
-    if (tap_of(k, dilation, stride).phase == phase) return true;
-  return false;
-}
-
-/// out[i, j] = x[row + i * row_step, col + j * col_step], zero outside the plane x [h, w].
-template <class T>
-void stage_plane(T* out, const T* x, Index h, Index w, Index row, Index row_step, Index rows,
-                 Index col, Index col_step, Index cols) {
-  const Index first = std::clamp<Index>(col < 0 ? (-col + col_step - 1) / col_step : 0, 0, cols);
-  const Index last =
-      std::clamp<Index>(col < w ? (w - col + col_step - 1) / col_step : 0, first, cols);
-  for (Index i = 0; i < rows; ++i, out += cols) {
-    const Index source = row + i * row_step;
-    if (source < 0 || source >= h) {
-      std::fill_n(out, cols, T(0));
-      continue;
-    }
-    std::fill_n(out, first, T(0));
-    const T* from = x + source * w + col + first * col_step;
-    if (col_step == 1)
-      std::copy_n(from, last - first, out + first);
-    else
-      for (Index j = first; j < last; ++j, from += col_step) out[j] = *from;
-    std::fill(out + last, out + cols, T(0));
-  }
-}
-
-/// Copies one channel of a piece: out [phase][image][row][col]. Phases that no tap reads are left
-/// out.
-template <class T>
-void stage_phases(T* out, Index phase_pitch, const T* x, const Conv2dSizes& s, Index images,
-                  Index row, Index rows, Index pitch) {
-  for (Index a = 0; a < s.stride.h; ++a)
-    for (Index b = 0; b < s.stride.w; ++b, out += phase_pitch) {
-      if (!phase_is_read(a, s.kernel.h, s.dilation.h, s.stride.h)) continue;
-      if (!phase_is_read(b, s.kernel.w, s.dilation.w, s.stride.w)) continue;
-      for (Index i = 0; i < images; ++i)
-        stage_plane(out + i * rows * pitch, x + i * s.c * s.h * s.w, s.h, s.w,
-                    row * s.stride.h + a - s.padding.h, s.stride.h, rows, b - s.padding.w,
-                    s.stride.w, pitch);
-    }
-}
-
-/// How images are cut into pieces that are staged together: several whole images, or a band of rows
-/// of one. `flat` positions of a piece lie at `pitch`, one image `plane` positions after the other.
-struct Pieces {
-  Index images, rows;            ///< of a full piece
-  Index image_count, row_count;  ///< altogether
-
-  Index per_image() const { return (row_count + rows - 1) / rows; }
-  Index count() const { return (image_count + images - 1) / images * per_image(); }
-  Index image(Index piece) const { return piece / per_image() * images; }
-  Index row(Index piece) const { return piece % per_image() * rows; }
-  Index images_of(Index piece) const { return std::min(images, image_count - image(piece)); }
-  Index rows_of(Index piece) const { return std::min(rows, row_count - row(piece)); }
-};
-
-/// Pieces of about `target` positions of one channel; `reach` rows of each band are staged twice.
-inline Pieces make_pieces(Index images, Index rows, Index pitch, Index reach, Index target) {
-  const Index plane = (rows + reach) * pitch;
-  if (plane <= target) return {std::clamp<Index>(target / plane, 1, images), rows, images, rows};
-  const Index bands = std::max<Index>(1, target / pitch - reach);
-  const Index band_count = (rows + bands - 1) / bands;
-  return {1, (rows + band_count - 1) / band_count, images, rows};
-}
-
-/// Positions of one channel in a piece, such that `channels` staged planes fit half the
-/// second-level cache and a loop over a plane is long enough to forget its start.
-template <class T>
-Index piece_positions(Index channels, Index least) {
-  constexpr Index budget = Index{512} * 1024 / Index{sizeof(T)};
-  return std::max(least, budget / std::max<Index>(1, channels));
-}
-
-/// Terms that are summed in one go: their packed weights stay in the first-level cache.
-inline constexpr Index conv_depth = 512;
-
-/// y[i, p] = sum_r a[r, i] * x[p + offset[r]] for all `rows.items` rows i and p < flat.
-/// a is packed tile by tile, [r][height] each, a tile beginning at row i at a + i * terms. Without
-/// terms y becomes zero.
-template <class T>
-void correlate(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index terms,
-               TileRows rows, Index flat) {
-  Index r = 0;
-  do {
-    for (Index t = 0; t < rows.count; ++t)
-      tile_row(y + rows.begin(t) * y_pitch, y_pitch, a + rows.begin(t) * terms + r * rows.height(t),
-               x, offset + r, std::min(conv_depth, terms - r), rows.height(t), flat, r > 0);
-  } while ((r += conv_depth) < terms);
-}
-
-}  // namespace detail
 
 /// Convolution, forward (a cross-correlation, as everywhere in this field).
 ///
@@ -165,7 +31,7 @@ void conv2d_forward(T* y, const T* x, const T* weight, const T* bias, const Conv
   const Index reach_w = detail::tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
   const Index pitch = ow + reach_w, phases = s.stride.h * s.stride.w;
   const auto pieces = detail::make_pieces(
-      s.n, oh, pitch, reach_h, detail::piece_positions<T>(channels * phases + s.group_k(), 1024));
+      s.n, oh, pitch, reach_h, detail::piece_positions<T>(channels * phases + s.group_k(), 192));
   const Index piece_plane = (pieces.rows + reach_h) * pitch,
               piece_flat = pieces.images * piece_plane;
 
@@ -264,7 +130,7 @@ void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes
 
       const Index pitch = width + reach_w;
       const auto pieces = detail::make_pieces(
-          s.n, height, pitch, reach_h, detail::piece_positions<T>(channels + s.group_c(), 1024));
+          s.n, height, pitch, reach_h, detail::piece_positions<T>(channels + s.group_c(), 192));
       const Index piece_flat = pieces.images * (pieces.rows + reach_h) * pitch;
 
       Index terms = 0;
@@ -332,85 +198,6 @@ void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes
       };
       parallel_for(chunks.count, run, workers);
     }
-}
-
-/// Convolution, backward to the weights.
-///
-///   dweight[k, c, a, b] = sum_{n, i, j} dy[n, k, i, j] * x[n, c, i * stride_h + a * dilation_h
-///                         - padding_h, j * stride_w + b * dilation_w - padding_w]
-///
-/// Shapes    as in the forward; Writes every element of dweight
-/// Gradient  of L = sum(dy * y): the forward is linear in weight[a, b] with these factors
-/// Numerics  lane-wise partial sums over a piece, added up over the pieces of a chunk in T, over
-/// the
-///           chunks in double
-/// Parallel  over chunks of pieces, added up in order: the same bits for any number of threads
-template <class T>
-void conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Conv2dSizes& s) {
-  using detail::tap_of;
-  const Index oh = s.oh(), ow = s.ow(), terms = s.terms(), channels = s.group_c();
-  const Index weights = s.k * terms;
-  const Index reach_h = detail::tap_reach(s.kernel.h, s.dilation.h, s.stride.h);
-  const Index reach_w = detail::tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
-  const Index pitch = ow + reach_w, phases = s.stride.h * s.stride.w;
-  const auto pieces =
-      detail::make_pieces(std::max<Index>(1, s.n), oh, pitch, reach_h,
-                          detail::piece_positions<T>(channels * phases + s.group_k(), 2048));
-  const Index piece_flat = pieces.images * (pieces.rows + reach_h) * pitch + Pack<T>::width;
-
-  Scratch<Index> offset(terms);
-  for (Index c = 0, r = 0; c < channels; ++c)
-    for (Index a = 0; a < s.kernel.h; ++a)
-      for (Index b = 0; b < s.kernel.w; ++b, ++r) {
-        const auto th = tap_of(a, s.dilation.h, s.stride.h),
-                   tw = tap_of(b, s.dilation.w, s.stride.w);
-        offset.data()[r] = (c * phases + th.phase * s.stride.w + tw.phase) * piece_flat +
-                           th.distance * pitch + tw.distance;
-      }
-
-  const Index most = weights > 65536 ? 8 : 16;  // each chunk holds a copy of the weights' gradient
-  const Chunks chunks = make_chunks(s.n == 0 ? 0 : pieces.count(), weights * piece_flat, most);
-  const Index staged_size = (channels * phases + s.group_k()) * piece_flat + 2 * Pack<T>::width;
-  const Scratch<T> partial(std::max<Index>(1, chunks.count) * weights);
-  const Index workers = worker_count(chunks.count);
-  const Scratch<T> scratch(workers * staged_size);
-  const auto run = [&](Index chunk, Index worker) {
-    T* staged = scratch.data() + worker * staged_size;
-    T* staged_dy = staged + channels * phases * piece_flat + Pack<T>::width;
-    T* sums = partial.data() + chunk * weights;
-    std::fill_n(sums, weights, T(0));
-    std::fill_n(staged, staged_size, T(0));
-    for (Index piece = chunks.begin(chunk); piece < chunks.end(chunk); ++piece) {
-      const Index image = pieces.image(piece), images = pieces.images_of(piece);
-      const Index row = pieces.row(piece), count = pieces.rows_of(piece);
-      const Index plane = (count + reach_h) * pitch, flat = images * plane;
-      for (Index g = 0; g < s.groups; ++g) {
-        for (Index c = 0; c < channels; ++c)
-          detail::stage_phases(staged + c * phases * piece_flat, piece_flat,
-                               x + (image * s.c + g * channels + c) * s.h * s.w, s, images, row,
-                               count + reach_h, pitch);
-        for (Index k = 0; k < s.group_k(); ++k) {
-          // Zero in the rows and columns that belong to no output, so that x does not count there.
-          for (Index i = 0; i < images; ++i)
-            detail::stage_plane(staged_dy + k * piece_flat + i * plane,
-                                dy + (((image + i) * s.k + g * s.group_k() + k) * oh + row) * ow,
-                                count, ow, 0, 1, count + reach_h, 0, 1, pitch);
-          std::fill_n(staged_dy + k * piece_flat + flat, Pack<T>::width, T(0));
-        }
-        dots_block(sums + g * s.group_k() * terms, terms, staged_dy, piece_flat, staged,
-                   offset.data(), s.group_k(), terms, DotsRange{.cols = flat});
-      }
-    }
-  };
-  parallel_for(chunks.count, run, workers);
-  parallel_chunks(weights, chunks.count, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      double total = 0;
-      for (Index chunk = 0; chunk < chunks.count; ++chunk)
-        total += static_cast<double>(partial.data()[chunk * weights + i]);
-      dweight[i] = static_cast<T>(total);
-    }
-  });
 }
 
 /// Convolution, backward to the bias: dbias[k] = sum_{n, i, j} dy[n, k, i, j], summed in double.

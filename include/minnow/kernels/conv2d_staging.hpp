@@ -1,0 +1,152 @@
+#pragma once
+/// @file
+/// Direct convolution on flattened rows: what its forward and backwards share.
+///
+/// A plane of pitch P is one long row, so that the output at flat position p is
+/// sum_r w[r] * x[p + offset[r]], r running over input channels and taps: the inner loop of a
+/// matrix product, with shifted views of x in place of a copied (im2col) matrix. The few columns at
+/// each row's end that belong to no output are computed and thrown away.
+///
+/// Images are first copied ("staged") into scratch that holds the zero padding; a stride splits the
+/// copy into stride_h * stride_w phases, after which every tap is a unit-stride view again. Small
+/// images are staged several side by side, large ones in bands of rows.
+
+#include <algorithm>
+
+#include "minnow/core/shape.hpp"
+#include "minnow/kernels/tile.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels {
+
+/// The sizes of a convolution: x [n, c, h, w], weight [k, c / groups, kernel], y [n, k, oh(),
+/// ow()].
+struct Conv2dSizes {
+  Index n, c, h, w, k;
+  Size2 kernel = 1, stride = 1, padding = 0, dilation = 1;
+  Index groups = 1;
+
+  Index oh() const { return (h + 2 * padding.h - dilation.h * (kernel.h - 1) - 1) / stride.h + 1; }
+  Index ow() const { return (w + 2 * padding.w - dilation.w * (kernel.w - 1) - 1) / stride.w + 1; }
+  Index group_c() const { return c / groups; }
+  Index group_k() const { return k / groups; }
+  Index taps() const { return kernel.h * kernel.w; }
+  /// Terms of the sum that makes one output.
+  Index terms() const { return group_c() * taps(); }
+};
+
+namespace detail {
+
+/// Where one tap reads along one axis: phase `u % stride` at distance `u / stride`.
+struct Tap {
+  Index phase, distance;
+};
+inline Tap tap_of(Index k, Index dilation, Index stride) {
+  return {k * dilation % stride, k * dilation / stride};
+}
+/// The largest distance of any tap: how far a band reaches beyond its own rows.
+inline Index tap_reach(Index kernel, Index dilation, Index stride) {
+  return (kernel - 1) * dilation / stride;
+}
+
+/// True if some tap reads this phase.
+inline bool phase_is_read(Index phase, Index kernel, Index dilation, Index stride) {
+  for (Index k = 0; k < kernel; ++k)
+    if (tap_of(k, dilation, stride).phase == phase) return true;
+  return false;
+}
+
+/// out[i, j] = x[row + i * row_step, col + j * col_step], zero outside the plane x [h, w].
+template <class T>
+void stage_plane(T* out, const T* x, Index h, Index w, Index row, Index row_step, Index rows,
+                 Index col, Index col_step, Index cols) {
+  const Index first = std::clamp<Index>(col < 0 ? (-col + col_step - 1) / col_step : 0, 0, cols);
+  const Index last =
+      std::clamp<Index>(col < w ? (w - col + col_step - 1) / col_step : 0, first, cols);
+  for (Index i = 0; i < rows; ++i, out += cols) {
+    const Index source = row + i * row_step;
+    if (source < 0 || source >= h) {
+      std::fill_n(out, cols, T(0));
+      continue;
+    }
+    std::fill_n(out, first, T(0));
+    const T* from = x + source * w + col + first * col_step;
+    if (col_step == 1)
+      std::copy_n(from, last - first, out + first);
+    else
+      for (Index j = first; j < last; ++j, from += col_step) out[j] = *from;
+    std::fill(out + last, out + cols, T(0));
+  }
+}
+
+/// Copies one channel of a piece: out [phase][image][row][col]. Phases that no tap reads are left
+/// out.
+template <class T>
+void stage_phases(T* out, Index phase_pitch, const T* x, const Conv2dSizes& s, Index images,
+                  Index row, Index rows, Index pitch) {
+  for (Index a = 0; a < s.stride.h; ++a)
+    for (Index b = 0; b < s.stride.w; ++b, out += phase_pitch) {
+      if (!phase_is_read(a, s.kernel.h, s.dilation.h, s.stride.h)) continue;
+      if (!phase_is_read(b, s.kernel.w, s.dilation.w, s.stride.w)) continue;
+      for (Index i = 0; i < images; ++i)
+        stage_plane(out + i * rows * pitch, x + i * s.c * s.h * s.w, s.h, s.w,
+                    row * s.stride.h + a - s.padding.h, s.stride.h, rows, b - s.padding.w,
+                    s.stride.w, pitch);
+    }
+}
+
+/// How images are cut into pieces that are staged together: several whole images, or a band of rows
+/// of one. `flat` positions of a piece lie at `pitch`, one image `plane` positions after the other.
+struct Pieces {
+  Index images, rows;            ///< of a full piece
+  Index image_count, row_count;  ///< altogether
+
+  Index per_image() const { return (row_count + rows - 1) / rows; }
+  Index count() const { return (image_count + images - 1) / images * per_image(); }
+  Index image(Index piece) const { return piece / per_image() * images; }
+  Index row(Index piece) const { return piece % per_image() * rows; }
+  Index images_of(Index piece) const { return std::min(images, image_count - image(piece)); }
+  Index rows_of(Index piece) const { return std::min(rows, row_count - row(piece)); }
+};
+
+/// Pieces of about `target` positions of one channel; `reach` rows of each band are staged twice.
+inline Pieces make_pieces(Index images, Index rows, Index pitch, Index reach, Index target) {
+  const Index plane = (rows + reach) * pitch;
+  if (plane <= target) return {std::clamp<Index>(target / plane, 1, images), rows, images, rows};
+  const Index bands = std::max<Index>(1, target / pitch - reach);
+  const Index band_count = (rows + bands - 1) / bands;
+  return {1, (rows + band_count - 1) / band_count, images, rows};
+}
+
+/// Positions of one channel in a piece, such that `channels` staged planes fit half the
+/// second-level cache and a loop over a plane is long enough to forget its start.
+template <class T>
+Index piece_positions(Index channels, Index least) {
+  constexpr Index budget = Index{512} * 1024 / Index{sizeof(T)};
+  return std::max(least, budget / std::max<Index>(1, channels));
+}
+
+/// Terms that are summed in one go: their packed weights stay in the first-level cache.
+inline constexpr Index conv_depth = 512;
+
+/// y[i, p] (+)= sum_r a[r, i] * x[p + offset[r]] for all `rows.items` rows i and p < flat.
+/// a is packed tile by tile, [r][height] each, a tile beginning at row i at a + i * terms. Without
+/// terms y becomes zero.
+template <class T>
+void correlate(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index terms,
+               TileRows rows, Index flat, bool accumulate = false) {
+  if (terms == 0 && !accumulate)
+    for (Index i = 0; i < rows.items; ++i) std::fill_n(y + i * y_pitch, flat, T(0));
+  // All rows of a pass over a few columns of x while these are in the first-level cache.
+  constexpr Index block = 2 * tile_cols<T>;
+  for (Index r = 0; r < terms; r += conv_depth)
+    for (Index p = 0; p < flat; p += block)
+      for (Index t = 0; t < rows.count; ++t)
+        tile_row(y + rows.begin(t) * y_pitch + p, y_pitch,
+                 a + rows.begin(t) * terms + r * rows.height(t), x + p, offset + r,
+                 std::min(conv_depth, terms - r), rows.height(t), std::min(block, flat - p),
+                 accumulate || r > 0);
+}
+
+}  // namespace detail
+
+}  // namespace minnow::inline MINNOW_ABI::kernels
