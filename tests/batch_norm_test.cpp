@@ -10,6 +10,7 @@ using namespace minnow;
 using namespace norm_reference;
 using minnow::testing::compare;
 using minnow::testing::gradcheck;
+namespace composed = minnow::testing::composed;
 
 namespace {
 
@@ -197,6 +198,26 @@ TEST_CASE_TEMPLATE("any number of threads gives the same bits", T, float, double
                                    mean.data(), rstd.data(), gamma.data(), n, c, hw);
       return {y, mean, rstd, dx, dgamma, dbeta};
     });
+}
+
+TEST_CASE_TEMPLATE("the function agrees with its composition from plain operations", T, float,
+                   double) {
+  for (const Shape& shape : {Shape{4, 3, 5, 6}, Shape{40, 5}, Shape{3, 7, 33}}) {
+    check_agreement<T>(
+        shape, {shape[1]},
+        [](const auto& in) {
+          return nn::batch_norm<T>(in[0], {}, {}, in[1], in[2], true, 0, 0.01);
+        },
+        [](const auto& in) { return composed::batch_norm(in[0], in[1], in[2], 0.01).y; });
+    const auto mean = numbers<T>(shape[1], 4),
+               variance = Tensor<T>::uniform({shape[1]}, T(0.5), T(2));
+    check_agreement<T>(
+        shape, {shape[1]},
+        [&](const auto& in) { return nn::batch_norm<T>(in[0], mean, variance, in[1], in[2]); },
+        [&](const auto& in) {
+          return composed::batch_norm_eval(in[0], mean, variance, in[1], in[2], 1e-5);
+        });
+  }
 }
 
 TEST_CASE("finite differences confirm every gradient") {

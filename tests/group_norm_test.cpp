@@ -9,6 +9,7 @@ using namespace minnow;
 using namespace norm_reference;
 using minnow::testing::compare;
 using minnow::testing::gradcheck;
+namespace composed = minnow::testing::composed;
 
 namespace {
 
@@ -150,6 +151,15 @@ TEST_CASE_TEMPLATE("any number of threads gives the same bits", T, float, double
                                    s.groups);
       return {y, mean, rstd, dx, dgamma, dbeta};
     });
+}
+
+TEST_CASE_TEMPLATE("the function agrees with its composition from plain operations", T, float,
+                   double) {
+  for (const Shape& shape : {Shape{4, 6, 5, 6}, Shape{10, 8}, Shape{3, 4, 33}})
+    check_agreement<T>(
+        shape, {shape[1]},
+        [](const auto& in) { return nn::group_norm(in[0], 2, in[1], in[2], 0.01); },
+        [](const auto& in) { return composed::group_norm(in[0], 2, in[1], in[2], 0.01); });
 }
 
 TEST_CASE("finite differences confirm every gradient") {

@@ -9,6 +9,7 @@ using namespace minnow;
 using namespace norm_reference;
 using minnow::testing::compare;
 using minnow::testing::gradcheck;
+namespace composed = minnow::testing::composed;
 
 TEST_CASE_TEMPLATE("forward and backward agree with plain double loops, for any size", T, float,
                    double) {
@@ -89,6 +90,17 @@ TEST_CASE_TEMPLATE("any number of threads gives the same bits", T, float, double
     y.backward(numbers<T>(shape.size(), 3).reshape(shape));
     return {y.value(), x.grad(), gamma.grad(), mean, variance};
   });
+}
+
+TEST_CASE_TEMPLATE("the function agrees with its composition from plain operations", T, float,
+                   double) {
+  for (const Shape& shape : {Shape{4, 6, 5, 6}, Shape{3, 2, 7}})
+    check_agreement<T>(
+        shape, {shape[1]},
+        [](const auto& in) {
+          return nn::instance_norm<T>(in[0], {}, {}, in[1], in[2], true, 0.1, 0.01);
+        },
+        [](const auto& in) { return composed::instance_norm(in[0], in[1], in[2], 0.01); });
 }
 
 TEST_CASE("finite differences confirm every gradient") {

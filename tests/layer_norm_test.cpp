@@ -9,6 +9,7 @@ using namespace minnow;
 using namespace norm_reference;
 using minnow::testing::compare;
 using minnow::testing::gradcheck;
+namespace composed = minnow::testing::composed;
 
 namespace {
 
@@ -110,8 +111,7 @@ TEST_CASE_TEMPLATE("a large mean takes no digits from the result", T, float, dou
   }
 }
 
-TEST_CASE_TEMPLATE("constant rows give beta, also among rows that vary", T, float,
-                   double) {
+TEST_CASE_TEMPLATE("constant rows give beta, also among rows that vary", T, float, double) {
   for (const Size& s : {Size{100, 26}, Size{70, 5}, Size{5, 800}, Size{2, 9999}})
     for (const double constant : {0.0, 0.1, -12345.678, 1e20}) {
       const auto beta = numbers<T>(s.cols, 1);
@@ -160,6 +160,17 @@ TEST_CASE_TEMPLATE("any number of threads gives the same bits", T, float, double
                                    mean.data(), rstd.data(), gamma.data(), s.rows, s.cols);
       return {y, mean, rstd, dx, dgamma, dbeta};
     });
+}
+
+TEST_CASE_TEMPLATE("the function agrees with its composition from plain operations", T, float,
+                   double) {
+  for (const Shape& normalized : {Shape{26}, Shape{3, 26}, Shape{2, 3, 26}})
+    check_agreement<T>(
+        {4, 2, 3, 26}, normalized,
+        [&](const auto& in) { return nn::layer_norm(in[0], normalized, in[1], in[2], 0.01); },
+        [&](const auto& in) {
+          return composed::layer_norm(in[0], normalized, in[1], in[2], 0.01);
+        });
 }
 
 TEST_CASE("finite differences confirm every gradient") {

@@ -11,6 +11,7 @@
 
 #include "minnow/core/parallel.hpp"
 #include "minnow/testing/compare.hpp"
+#include "minnow/testing/composed.hpp"
 
 namespace norm_reference {
 
@@ -134,6 +135,30 @@ void check_same_bits(const std::function<std::vector<Tensor<T>>()>& compute) {
       CHECK(minnow::testing::same_bits(actual[i], expected[i]));
   }
   set_num_threads(0);
+}
+
+/// Values and all gradients of a fused function and its composition from plain operations must
+/// agree, for x of this shape and parameters gamma and beta of that one. Both take {x, gamma,
+/// beta}.
+template <class T, class Fused, class Composed>
+void check_agreement(const Shape& shape, const Shape& parameters, const Fused& fused,
+                     const Composed& composed) {
+  const auto dy = numbers<T>(shape.size(), 9).reshape(shape);
+  const auto run = [&](const auto& f) {
+    std::vector<Variable<T>> in{{numbers<T>(shape.size(), 1).reshape(shape), true},
+                                {numbers<T>(parameters.size(), 2).reshape(parameters), true},
+                                {numbers<T>(parameters.size(), 3).reshape(parameters), true}};
+    const Variable<T> y = f(in);
+    y.backward(dy);
+    return std::vector{y.value(), in[0].grad(), in[1].grad(), in[2].grad()};
+  };
+  const auto actual = run(fused), expected = run(composed);
+  const double rows = static_cast<double>(shape.size() / parameters.size());
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    if (!expected[i].defined()) continue;  // a layer without beta
+    const double scale = i < 2 ? 10 : 10 * std::sqrt(rows);
+    CHECK(minnow::testing::compare(actual[i], expected[i], tolerance<T>(), tolerance<T>() * scale));
+  }
 }
 
 /// The text of the ShapeError or Error that `f` throws; empty if it throws none.

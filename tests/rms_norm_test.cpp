@@ -9,6 +9,7 @@ using namespace minnow;
 using namespace norm_reference;
 using minnow::testing::compare;
 using minnow::testing::gradcheck;
+namespace composed = minnow::testing::composed;
 
 namespace {
 
@@ -138,6 +139,15 @@ TEST_CASE_TEMPLATE("any number of threads gives the same bits", T, float, double
                                  gamma.data(), s.rows, s.cols);
       return {y, rstd, dx, dgamma};
     });
+}
+
+TEST_CASE_TEMPLATE("the function agrees with its composition from plain operations", T, float,
+                   double) {
+  for (const Shape& normalized : {Shape{26}, Shape{3, 26}, Shape{2, 3, 26}})
+    check_agreement<T>(
+        {4, 2, 3, 26}, normalized,
+        [&](const auto& in) { return nn::rms_norm(in[0], normalized, in[1], 0.01); },
+        [&](const auto& in) { return composed::rms_norm(in[0], normalized, in[1], 0.01); });
 }
 
 TEST_CASE("finite differences confirm every gradient") {
