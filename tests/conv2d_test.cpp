@@ -227,6 +227,9 @@ TEST_CASE_TEMPLATE("convolutions of many images", T, float, double) {
                       .groups = 2});
     check_kernels<T>({.n = n, .c = 20, .h = 20, .w = 24, .k = 3, .kernel = {1, 3}});
   }
+  // So many that a thread goes from a full piece to the last, which holds fewer images.
+  check_kernels<T>(
+      {.n = 301, .c = 22, .h = 19, .w = 23, .k = 1, .kernel = {1, 3}, .padding = {0, 1}});
 }
 
 TEST_CASE_TEMPLATE("convolutions of no image give no output and a gradient of zero", T, float,

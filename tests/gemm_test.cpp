@@ -15,6 +15,10 @@ using exact::Place;
 
 namespace {
 
+struct Sizes {
+  Index m, n, k;
+};
+
 template <class T>
 Numbers<T> transposed(const Numbers<T>& a, Index rows, Index cols, Place place) {
   Numbers<T> result(rows * cols, place);
@@ -94,7 +98,8 @@ TEST_CASE_TEMPLATE("a vector times a matrix is exact for every transpose", T, fl
 
 TEST_CASE_TEMPLATE("the error of a product is within k roundings of the terms' magnitudes", T,
                    float, double) {
-  for (const auto& [m, n, k] : {std::array<Index, 3>{9, 49, 500}, {1, 49, 500}, {49, 1, 500}}) {
+  for (const Sizes& s : {Sizes{9, 49, 500}, {1, 49, 500}, {49, 1, 500}}) {
+    const Index m = s.m, n = s.n, k = s.k;
     CAPTURE(m);
     CAPTURE(n);
     auto a = normals<T>(m * k, 1);
@@ -119,13 +124,11 @@ TEST_CASE_TEMPLATE("the error of a product is within k roundings of the terms' m
 }
 
 TEST_CASE_TEMPLATE("products have the same bits for any number of threads", T, float, double) {
-  for (const auto& [m, n, k] : {std::array<Index, 3>{300, 170, 200},
-                                {3, 400, 900},
-                                {1, 3000, 170},
-                                {3000, 1, 170},
-                                {1, 9, 30000}})
+  for (const Sizes& s :
+       {Sizes{300, 170, 200}, {3, 400, 900}, {1, 3000, 170}, {3000, 1, 170}, {1, 9, 30000}})
     for (const bool transpose_a : {false, true})
       for (const bool transpose_b : {false, true}) {
+        const Index m = s.m, n = s.n, k = s.k;
         CAPTURE(m);
         CAPTURE(n);
         CAPTURE(transpose_a);

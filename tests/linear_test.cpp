@@ -101,12 +101,15 @@ TEST_CASE_TEMPLATE("the gradient of a bias is summed in double", T, float, doubl
 
 TEST_CASE_TEMPLATE("fully connected layers have the same bits for any number of threads", T, float,
                    double) {
-  for (const auto& [n, in, out] :
-       {std::array<Index, 3>{200, 300, 150}, {1, 900, 700}, {3000, 20, 40}}) {
+  struct Sizes {
+    Index n, in, out;
+  };
+  for (const Sizes& s : {Sizes{200, 300, 150}, {1, 900, 700}, {3000, 20, 40}}) {
+    const Index n = s.n, in = s.in, out = s.out;
     CAPTURE(n);
     const auto x = normals<T>(n * in, 1), weight = normals<T>(out * in, 2),
                bias = normals<T>(out, 3), dy = normals<T>(n * out, 4);
-    const auto results = [&, n = n, in = in, out = out](int threads) {
+    const auto results = [&](int threads) {
       const exact::Threads scope(threads);
       std::array<Numbers<T>, 4> r{Numbers<T>(n * out), Numbers<T>(n * in), Numbers<T>(out * in),
                                   Numbers<T>(out)};
