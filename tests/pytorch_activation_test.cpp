@@ -26,7 +26,7 @@ TEST_CASE_TEMPLATE("activations give PyTorch's values and gradients", T, float, 
   check_activation("sigmoid", nn::Sigmoid<T>());
   check_activation("tanh", nn::Tanh<T>());
   for (const Index axis : {0, 1, -1}) {
-    const std::string place = "/" + std::to_string(axis);
+    const std::string place = text("/", axis);
     check_function<T>(r, "softmax" + place,
                       [&](const auto& inputs) { return softmax(inputs[0], axis); },
                       {.float_error = 5e-7});
