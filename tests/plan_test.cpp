@@ -1,10 +1,12 @@
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <string>
 #include <vector>
 
 #include "minnow/core/parallel.hpp"
 #include "minnow/nn/sequential.hpp"
+#include "minnow/optim/sgd.hpp"
 #include "minnow/testing/compare.hpp"
 #include "minnow/testing/gradcheck.hpp"
 
@@ -273,4 +275,41 @@ TEST_CASE("plan: errors are those of the layers") {
   nn::Sequential other(nn::Conv2d(1, 4, 3), nn::BatchNorm2d(5));
   CHECK_THROWS_WITH_AS(other(Tensor<float>::zeros({64, 1, 8, 8})),
                        doctest::Contains("1 (BatchNorm2d)"), ShapeError);
+}
+
+namespace {
+
+/// Bytes of this process that are in memory; 0 where the system does not tell.
+Index resident_bytes() {
+  Index pages = 0;
+  if (std::FILE* file = std::fopen("/proc/self/statm", "r")) {
+    long total = 0, resident = 0;
+    if (std::fscanf(file, "%ld %ld", &total, &resident) == 2) pages = resident;
+    std::fclose(file);
+  }
+  return pages * 4096;
+}
+
+}  // namespace
+
+TEST_CASE("plan: after the first step of each shape, training takes no memory from the system") {
+  manual_seed(6);
+  auto net = small_net<float>(0.1);
+  optim::SGD optimizer(net.parameters(), {.lr = 0.01, .momentum = 0.9});
+  const auto images = Tensor<float>::normal({40, 1, 10, 10});
+  const auto step = [&](Index n) {
+    const Variable<float> y = net(images.slice(0, n));
+    optimizer.zero_grad();
+    y.backward(Tensor<float>::ones(y.shape()));
+    optimizer.step();
+  };
+  const Index sizes[] = {40, 3, 17, 32, 8, 25};
+  for (const Index n : sizes) step(n);
+  for (const Index n : sizes) step(n);
+  const MemoryStats before = memory_stats();
+  const Index resident = resident_bytes();
+  for (Index i = 0; i < 1000; ++i) step(sizes[i % 6]);
+  CHECK(memory_stats().system_allocations == before.system_allocations);
+  CHECK(memory_stats().bytes_reserved == before.bytes_reserved);
+  CHECK(resident_bytes() - resident < 1024 * 1024);
 }
