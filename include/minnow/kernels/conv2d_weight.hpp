@@ -121,13 +121,14 @@ void backward_weight_by_channels(T* dweight, const T* dy, const T* x, const Conv
   const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, s.stride.h);
   const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
   const Index pitch = ow + reach_w, phases = s.stride.h * s.stride.w;
-  const auto pieces = make_pieces(s.n, oh, pitch, reach_h,
+  const auto pieces = make_pieces(std::max<Index>(1, s.n), oh, pitch, reach_h,
                                   piece_positions<T>(2 * channels * phases + s.group_k(), 256));
   const Index piece_flat = pieces.images * (pieces.rows + reach_h) * pitch;
   const Index piece_terms = pieces.images * pieces.rows * ow;
   const TileRows rows{s.group_k()};
 
-  const Chunks chunks = make_chunks(pieces.count(), weights * piece_terms, most_partials(weights));
+  const Chunks chunks =
+      make_chunks(s.n == 0 ? 0 : pieces.count(), weights * piece_terms, most_partials(weights));
   const Scratch<T> partial(std::max<Index>(1, chunks.count) * weights);
   const Index workers = worker_count(chunks.count);
   const Index planes_size = channels * piece_flat;
