@@ -134,7 +134,6 @@ void run(Norm norm, const Options& options, const Images& images, train::History
   for (Index epoch = 1; epoch <= recipe.epochs && !stop; ++epoch) {
     const std::string label = text(align_right(text(epoch, '/', recipe.epochs), 6));
     record.epochs.push_back(trainer.epoch(label, options.quiet ? nullptr : &terminal, stop));
-    history.interrupted = stop;
     history.save(options.out + "/history.json");
     if (!options.quiet) print(epoch_line(record.epochs.back(), epoch, recipe.epochs));
   }
@@ -181,7 +180,11 @@ int main(const Options& options) {
     const Recipe recipe = options.recipe(norm);
     regularised.push_back(recipe.dropout > 0 || recipe.augment != "none");
   }
-  if (stop) print("Interrupted: these are the results so far.\n\n");
+  if (stop) {
+    history.interrupted = true;
+    history.save(options.out + "/history.json");
+    print("Interrupted: these are the results so far.\n\n");
+  }
 
   print(text(history.dataset, ", ", thousands(history.train_images), " training and ",
              thousands(history.test_images), " test images\n",
@@ -214,7 +217,7 @@ int main(int argc, char** argv) {
     const auto options = mnist::parse(argc, argv, status);
     return options ? mnist::main(*options) : status;
   } catch (const std::exception& error) {
-    std::fputs(("mnist: " + std::string(error.what()) + '\n').c_str(), stderr);
+    std::fputs(minnow::text("mnist: ", error.what(), '\n').c_str(), stderr);
     return mnist::exit_failure;
   }
 }

@@ -106,28 +106,28 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
       text("Groups of the group norm, 1 or 2 [", options.groups, ']'))
       ->check(positive);
   add("--dropout", options.dropout, "P",
-      "Share of the activations dropped in training " + detail::defaults(&Recipe::dropout))
+      text("Share of the activations dropped in training ", detail::defaults(&Recipe::dropout)))
       ->check(number(0, 1, "a share from 0 to 1"));
   add("--epochs", options.epochs, "N",
-      "Passes over the training images " + detail::defaults(&Recipe::epochs))
+      text("Passes over the training images ", detail::defaults(&Recipe::epochs)))
       ->check(positive);
   add("--batch-size", options.batch_size, "N",
-      "Images a step " + detail::defaults(&Recipe::batch_size))
+      text("Images a step ", detail::defaults(&Recipe::batch_size)))
       ->check(positive);
   add("--optimizer", options.optimizer, "NAME",
-      "sgd, adam, adamw or rmsprop " + detail::defaults(&Recipe::optimizer))
+      text("sgd, adam, adamw or rmsprop ", detail::defaults(&Recipe::optimizer)))
       ->check(one_of(optimizers));
   add("--lr", options.lr, "RATE",
       text("Learning rate, the highest of its schedule ", detail::defaults(&Recipe::lr),
            ";\nanother optimizer brings its own"))
       ->check(number(1e-12, 1e12, "a positive number"));
   add("--schedule", options.schedule, "NAME",
-      "onecycle, step, cosine or constant " + detail::defaults(&Recipe::schedule))
+      text("onecycle, step, cosine or constant ", detail::defaults(&Recipe::schedule)))
       ->check(one_of(schedules));
   add("--augment", options.augment, "NAME",
-      "Random turns, shifts and changes of size of the training images:\n"
-      "none, gentle, light or strong " +
-          detail::defaults(&Recipe::augment))
+      text("Random turns, shifts and changes of size of the training images:\n"
+           "none, gentle, light or strong ",
+           detail::defaults(&Recipe::augment)))
       ->check(one_of(augmentations));
   add("--seed", options.seed, "N",
       text("The same seed gives the same weights, with any number of threads [", options.seed,

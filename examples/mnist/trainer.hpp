@@ -141,7 +141,7 @@ class Trainer {
       if (schedule_) schedule_->step();
 
       metrics.add(loss.item(), scores.value(), labels);
-      if (bar) bar->update(metrics.samples(), "loss " + fixed(metrics.loss(), 4));
+      if (bar) bar->update(metrics.samples(), text("loss ", fixed(metrics.loss(), 4)));
       if (stop) break;
     }
     return metrics;

@@ -128,7 +128,7 @@ struct History {
     file << json();
     file.close();
     check<DataError>(static_cast<bool>(file), "History: ", part.string(), " cannot be written",
-                     failure ? ": " + failure.message() : std::string());
+                     failure ? text(": ", failure.message()) : std::string());
     std::filesystem::rename(part, path, failure);
     check<DataError>(!failure, "History: ", path.string(),
                      " cannot be written: ", failure.message());

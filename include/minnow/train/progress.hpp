@@ -69,7 +69,7 @@ inline std::string duration(double seconds) {
   const auto total = static_cast<Index>(seconds + 0.5);
   const auto two_digits = [](Index number) { return text(number < 10 ? "0" : "", number); };
   const Index hours = total / 3600, minutes = total / 60 % 60;
-  const std::string tail = ":" + two_digits(total % 60);
+  const std::string tail = text(':', two_digits(total % 60));
   return hours > 0 ? text(hours, ':', two_digits(minutes), tail) : text(minutes, tail);
 }
 
@@ -142,13 +142,13 @@ class ProgressBar {
   }
   std::string eta(Index done, double seconds) const {
     if (done == 0) return "ETA -:--";
-    return "ETA " +
-           duration(seconds * static_cast<double>(total_ - done) / static_cast<double>(done));
+    return text("ETA ",
+                duration(seconds * static_cast<double>(total_ - done) / static_cast<double>(done)));
   }
 
   std::string plain(Index done, double seconds, std::string_view note) const {
     std::string out =
-        label_ + "  " + percent(done) + "  " + rate(done, seconds) + "  " + eta(done, seconds);
+        text(label_, "  ", percent(done), "  ", rate(done, seconds), "  ", eta(done, seconds));
     if (!note.empty()) out.append("  ").append(note);
     return out;
   }
@@ -158,7 +158,7 @@ class ProgressBar {
     constexpr Index least_bar = 10, most_bar = 30;
     const std::string before = label_ + "  ";
     std::string after =
-        "  " + percent(done) + "  " + rate(done, seconds) + "  " + eta(done, seconds);
+        text("  ", percent(done), "  ", rate(done, seconds), "  ", eta(done, seconds));
     const Index fixed_columns = std::ssize(before) + std::ssize(after);
     if (!note.empty() && fixed_columns + least_bar + 2 + std::ssize(note) <= width)
       after.append("  ").append(note);
