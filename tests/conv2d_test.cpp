@@ -55,9 +55,11 @@ void for_each_product(const Conv2dSizes& s, const F& f) {
             }
 }
 
-/// The four kernels against the sums above, on integers: equal to the last bit.
+/// The four kernels against the sums above, on integers: equal to the last bit. `before` is called
+/// before each of them.
 template <class T>
-void check_kernels(const Conv2dSizes& s) {
+void check_kernels(
+    const Conv2dSizes& s, void (*before)() = [] {}) {
   const std::string sizes = describe(s);
   CAPTURE(sizes);
   const Index plane = s.oh() * s.ow();
@@ -73,6 +75,7 @@ void check_kernels(const Conv2dSizes& s) {
     });
 
     Numbers<T> y(y_size(s), place), dx(x_size(s), place), dbias(s.k, place);
+    before();
     kernels::conv2d_forward(y.data(), x.data(), weight.data(), static_cast<const T*>(nullptr), s);
     REQUIRE(first_difference(y, y0) == -1);
     REQUIRE(y.intact());
@@ -87,6 +90,7 @@ void check_kernels(const Conv2dSizes& s) {
     REQUIRE(first_difference(shifted, y0) == -1);
     REQUIRE(shifted.intact());
 
+    before();
     kernels::conv2d_backward_data(dx.data(), dy.data(), weight.data(), s);
     REQUIRE(first_difference(dx, dx0) == -1);
     REQUIRE(dx.intact());
@@ -95,6 +99,7 @@ void check_kernels(const Conv2dSizes& s) {
          {&kernels::conv2d_backward_weight<T>, &kernels::detail::backward_weight_by_planes<T>,
           &kernels::detail::backward_weight_by_channels<T>}) {
       Numbers<T> dweight(weight_size(s), place);
+      before();
       backward_weight(dweight.data(), dy.data(), x.data(), s);
       REQUIRE(first_difference(dweight, dweight0) == -1);
       REQUIRE(dweight.intact());
@@ -168,6 +173,14 @@ TEST_CASE("the sizes of a convolution's output") {
 
 TEST_CASE_TEMPLATE("every kind of convolution of integers is exact", T, float, double) {
   for (std::uint64_t number = 0; number < 150; ++number) check_kernels<T>(random_sizes(number));
+}
+
+TEST_CASE_TEMPLATE("a convolution reads no scratch memory that it has not written", T, float,
+                   double) {
+  for (std::uint64_t number = 3000; number < 3030; ++number)
+    check_kernels<T>(random_sizes(number), exact::poison_scratch);
+  check_kernels<T>({.n = 2, .c = 33, .h = 5, .w = 7, .k = 2, .kernel = 3, .stride = 4},
+                   exact::poison_scratch);
 }
 
 TEST_CASE_TEMPLATE("convolutions at the edges of what there is", T, float, double) {

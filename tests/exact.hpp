@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/random.hpp"
 #include "minnow/tensor.hpp"
@@ -76,6 +77,14 @@ Index first_difference(const Numbers<T>& actual, const Numbers<U>& expected) {
   for (Index i = 0; i < expected.size(); ++i)
     if (!(actual[i] == static_cast<T>(expected[i]))) return i;
   return -1;
+}
+
+/// Fills the memory that the pool hands out next, up to half a megabyte a block, with NaN: a kernel
+/// that reads scratch before it writes shows.
+inline void poison_scratch() {
+  std::vector<minnow::Buffer<double>> blocks;
+  for (Index size = 1; size < 65536; size += std::max<Index>(1, size / 5))
+    std::fill_n(blocks.emplace_back(size).data(), size, std::numeric_limits<double>::quiet_NaN());
 }
 
 /// Sets the number of threads for one scope.
