@@ -57,8 +57,6 @@
 #define MINNOW_SIMD _Pragma("omp simd")
 #elif defined(__clang__)
 #define MINNOW_SIMD _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define MINNOW_SIMD _Pragma("GCC ivdep")
 #else
 #define MINNOW_SIMD
 #endif
