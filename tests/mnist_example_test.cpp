@@ -63,6 +63,7 @@ bool same_bits(const nn::StateDict& a, const nn::StateDict& b) {
 }  // namespace
 
 TEST_CASE("every norm learns real images") {
+  set_num_threads(1);
   const Images images = subset().images(8000, 1000);
   for (const Norm norm : all_norms) {
     CAPTURE(name(norm));
@@ -85,6 +86,7 @@ TEST_CASE("every norm learns real images") {
     CHECK(last.seconds > 0);
     CHECK(last.lr < first.lr);
   }
+  set_num_threads(0);
 }
 
 TEST_CASE("the same seed gives the same weights, bit for bit, with one, two and four threads") {
@@ -121,6 +123,7 @@ TEST_CASE("an interrupted epoch ends after its batch, is tested, and says that i
 }
 
 TEST_CASE("every optimiser and schedule of the command line trains") {
+  set_num_threads(1);
   const Images images = subset().images(90, 10);
   for (const auto& [optimizer, lr] : optimizers)
     for (const std::string_view schedule : schedules) {
@@ -146,6 +149,7 @@ TEST_CASE("every optimiser and schedule of the command line trains") {
       if (schedule == "cosine" || schedule == "onecycle") CHECK(lrs[2] < 0.1);
       if (schedule == "onecycle") CHECK(lrs[2] == doctest::Approx(1e-4));
     }
+  set_num_threads(0);
 }
 
 TEST_CASE("augmentation changes the training images only, and there is one of each name") {

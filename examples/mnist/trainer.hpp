@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "minnow/data/loader.hpp"
@@ -87,6 +88,12 @@ inline std::vector<data::Transform> make_transforms(const Images& images,
   return transforms;
 }
 
+/// How many batches a thread of its own prepares ahead. None where all cores train: the threads of
+/// a loop wait for each other, so one that has to share its core slows down all.
+inline Index prefetch() {
+  return num_threads() < static_cast<int>(std::thread::hardware_concurrency()) ? 2 : 0;
+}
+
 /// Trains a network epoch by epoch. Which weights result depends on the network's, the recipe, the
 /// seed and the default generator's state, and on nothing else: not on threads or time.
 class Trainer {
@@ -98,11 +105,11 @@ class Trainer {
                 .shuffle = true,
                 .seed = seed,
                 .transforms = make_transforms(images, named(augmentations, recipe.augment)),
-                .prefetch = 2}),
+                .prefetch = prefetch()}),
         test_(images.test_images, images.test_labels,
               {.batch_size = 250,
                .transforms = make_transforms(images, augmentations[0]),
-               .prefetch = 2}),
+               .prefetch = prefetch()}),
         optimizer_(make_optimizer(recipe, net)),
         schedule_(make_schedule(recipe, *optimizer_, recipe.epochs * train_.size())) {}
 

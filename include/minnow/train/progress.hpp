@@ -77,7 +77,7 @@ inline std::string duration(double seconds) {
 ///
 ///     epoch  3/15  ━━━━━━━━━━━────────  58 %  12,345 images/s  ETA 0:02  loss 0.0432
 ///
-/// Where a line cannot be redrawn, a plain line comes every ten seconds, so that a log shows life
+/// Where a line cannot be redrawn, a plain line comes every half minute, so that a log shows life
 /// and stays short. The bar disappears with the object, or by `finish`: what it led to is for the
 /// program to say.
 class ProgressBar {
@@ -121,7 +121,7 @@ class ProgressBar {
   }
 
  private:
-  static constexpr double redraw_interval = 0.1, plain_interval = 10, first_drawing_after = 1;
+  static constexpr double redraw_interval = 0.1, plain_interval = 30, first_drawing_after = 1;
 
   static double steady_seconds() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
