@@ -35,15 +35,21 @@ void Outputs::poison() {
 double Outputs::error() const {
   double worst = 0;
   for (const auto& [actual, expected] : pairs_) {
-    double squares = 0;
-    for (const double e : expected.values()) squares += e * e;
-    const double floor = std::sqrt(squares / static_cast<double>(expected.size()));
+    double squares = 0, differences = 0;
     for (Index i = 0; i < expected.size(); ++i) {
-      const double e = expected[i], distance = std::abs(static_cast<double>(actual[i]) - e);
-      if (distance == 0) continue;
-      const double error = distance / std::max(std::abs(e), floor);
-      if (!(error <= worst)) worst = error;  // also takes NaN
-      if (std::isnan(worst)) return std::numeric_limits<double>::infinity();
+      const double d = static_cast<double>(actual[i]) - expected[i];
+      squares += expected[i] * expected[i];
+      differences += d * d;
+    }
+    const double mean = std::sqrt(squares / static_cast<double>(expected.size()));
+    if (std::isnan(differences)) return std::numeric_limits<double>::infinity();
+    if (measure_ == Measure::root_mean_square) {
+      if (differences > 0) worst = std::max(worst, std::sqrt(differences / squares));
+      continue;
+    }
+    for (Index i = 0; i < expected.size(); ++i) {
+      const double d = std::abs(static_cast<double>(actual[i]) - expected[i]);
+      if (d > 0) worst = std::max(worst, d / std::max(std::abs(expected[i]), mean));
     }
   }
   return worst;
@@ -242,6 +248,7 @@ class Run final : public Suite {
   void verify(const Row& row, Outputs& outputs, const Way& way, int threads,
               std::vector<Timed>& timed) {
     outputs.poison();
+    if (way.prepare) way.prepare();
     const double once = seconds_of(way.run);
     if (way.finish) way.finish();
     const double error = outputs.error();
@@ -296,7 +303,7 @@ class Run final : public Suite {
       std::printf(" %s %.4g us", timed[i].name.c_str(), 1e6 * median);
       if (timed[i].name != "minnow") continue;
       const double spread = (quantile(samples[i], 0.9) - quantile(samples[i], 0.1)) / median;
-      std::printf(" (spread %.0f %%, %.0f GB/s, %.0f %% of an %s copy, %.0f GFLOP/s, error %.1e)",
+      std::printf(" (spread %.0f %%, %.0f GB/s, %.0f %% of a copy in %s, %.0f GFLOP/s, error %.1e)",
                   100 * spread, 1e-9 * row.bytes / median,
                   1e-7 * row.bytes / median / peak_of(threads).levels[level].best_copy(),
                   memory_levels()[level].name.c_str(), 1e-9 * row.flops / median,

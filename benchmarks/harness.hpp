@@ -33,19 +33,26 @@ struct Way {
   std::function<void()> run;
   /// Brings results to where `Outputs` looks for them, where `run` left them elsewhere. Not timed.
   std::function<void()> finish = {};
-  bool serial = false;      ///< for one thread only
-  double tolerance = 1e-4;  ///< a larger error is not timed
+  std::function<void()> prepare = {};  ///< called before the run that is checked, for state
+  bool serial = false;                 ///< for one thread only
+  double tolerance = 1e-4;             ///< a larger error is not timed
 };
 
 /// What a row's ways write, and what it should be.
 class Outputs {
  public:
+  enum class Measure { largest, root_mean_square };
+  explicit Outputs(Measure measure = Measure::largest) : measure_(measure) {}
+
   void expect(const Tensor<float>& actual, const Tensor<double>& expected);
   void poison();
-  /// The largest |actual - expected| / max(|expected|, their root mean square) of all elements.
+  /// The largest |actual - expected| / max(|expected|, their root mean square) of all elements;
+  /// or, for whole networks, in which a number next to zero may fall on either side of a relu, the
+  /// root mean square of the differences over that of what is expected.
   double error() const;
 
  private:
+  Measure measure_;
   std::vector<std::pair<Tensor<float>, Tensor<double>>> pairs_;
 };
 
