@@ -54,13 +54,21 @@ TEST_CASE("over-fitting is read off the gap, where it is more than chance") {
   CHECK(contains(sentence({run("batch", 99.5, {99.4})}),
                  "differs by 0.10 points, which may be chance: no over-fitting"));
   const std::string lower = sentence({run("batch", 98.9, {99.4})});
-  CHECK(contains(lower,
-                 "0.50 points lower, as its passes see dropout and augmentation: no over-fitting"));
+  CHECK(contains(
+      lower,
+      "0.50 points lower, being an average over the epoch with dropout and augmentation: no "
+      "over-fitting"));
   CHECK_FALSE(contains(lower, "under-fitting"));
   CHECK(contains(sentence({run("batch", 98.9, {99.4})}, 0, false),
-                 "averaged over an epoch in which the network still learned"));
+                 "being an average over the epoch: no over-fitting"));
   CHECK(contains(sentence({run("batch", 96, {97})}), "no over-fitting, rather under-fitting"));
   CHECK(contains(sentence({run("batch", 97, {97})}), "no over-fitting, rather under-fitting"));
+}
+
+TEST_CASE("an interrupted epoch is told") {
+  RunRecord partial = run("batch", 99, {98, 98.5});
+  partial.epochs.back().complete = false;
+  CHECK(contains(sentence({partial}), " after 2 epochs, the last interrupted; "));
 }
 
 TEST_CASE("the trend compares the last epochs with those before") {

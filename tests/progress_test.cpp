@@ -194,4 +194,39 @@ TEST_CASE("a pseudo-terminal redraws, honours NO_COLOR and TERM=dumb, and tells 
   std::fclose(stream);
   close(master);
 }
+
+TEST_CASE("the line fits a terminal that was made narrower") {
+  int master = -1, slave = -1;
+  winsize size{.ws_row = 24, .ws_col = 100, .ws_xpixel = 0, .ws_ypixel = 0};
+  if (openpty(&master, &slave, nullptr, nullptr, &size) != 0) return;
+  std::FILE* stream = fdopen(slave, "w");
+  double now = 0;
+  {
+    train::ProgressBar bar({.stream = stream, .redraws = true}, "epoch", 1000, "images",
+                           [&] { return now; });
+    bar.update(1, "a note");
+    size.ws_col = 50;
+    REQUIRE(ioctl(slave, TIOCSWINSZ, &size) == 0);
+    for (const Index done : {2, 3}) {
+      now += 1;
+      bar.update(done, "a note");
+    }
+  }
+  char buffer[4096];
+  const auto count = read(master, buffer, sizeof buffer);
+  std::fclose(stream);
+  close(master);
+  REQUIRE(count > 0);
+  const std::string all(buffer, static_cast<std::size_t>(count));
+  std::vector<std::size_t> lengths;
+  for (std::size_t at = all.find('\r'); at != all.npos;) {
+    const std::size_t next = all.find('\r', at + 1);
+    lengths.push_back(std::min(next, all.size()) - at - 1);
+    at = next;
+  }
+  // Three drawings, the erasure, and the return after it.
+  REQUIRE(lengths.size() == 5);
+  CHECK(lengths[0] > 60);
+  for (std::size_t i = 1; i < 5; ++i) CHECK(lengths[i] < 50);
+}
 #endif

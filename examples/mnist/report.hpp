@@ -115,9 +115,8 @@ inline std::string fitting(const Findings& found, bool regularised) {
                 regularised ? "" : "; dropout or augmentation would be the remedy");
   const bool weak = found.last().train_accuracy < 98;
   if (found.test_is_easier())
-    return text("training accuracy is ", gap, " lower, as ",
-                regularised ? "its passes see dropout and augmentation"
-                            : "it is averaged over an epoch in which the network still learned",
+    return text("training accuracy is ", gap, " lower, being an average over the epoch",
+                regularised ? " with dropout and augmentation" : "",
                 weak ? ": no over-fitting, rather under-fitting" : ": no over-fitting");
   return text("training accuracy differs by ", gap, ", which may be chance: no over-fitting",
               weak ? ", rather under-fitting" : "");
@@ -175,7 +174,8 @@ inline std::vector<std::string> inferences(const std::vector<RunRecord>& runs,
     const Index epochs = std::ssize(found.run().epochs);
     sentences.push_back(text(found.run().name, ": ", fixed(found.last().test_accuracy, 2),
                              " % of the test images (", "standard error ", fixed(found.error(), 2),
-                             ") after ", counted(epochs, "epoch"), "; ",
+                             ") after ", counted(epochs, "epoch"),
+                             found.last().complete ? "" : ", the last interrupted", "; ",
                              detail::fitting(found, harder[i]), "; ", detail::improving(found),
                              detail::relation(found, all), "."));
   }

@@ -103,7 +103,7 @@ class ProgressBar {
     const double now = clock_();
     if (terminal_.redraws) {
       if (now - drawn_ < redraw_interval) return;
-      write(line(done, now - start_, note, terminal_.width() - 1));
+      draw(line(done, now - start_, note, terminal_.width() - 1));
     } else {
       if (now - std::max(drawn_, start_) < plain_interval) return;
       std::fprintf(terminal_.stream, "%s\n", plain(done, now - start_, note).c_str());
@@ -115,7 +115,9 @@ class ProgressBar {
   /// Takes the bar off the screen.
   void finish() {
     if (length_ == 0) return;
-    std::fprintf(terminal_.stream, "\r%*s\r", static_cast<int>(length_), "");
+    // Also the ^C that a terminal writes behind it.
+    const Index columns = std::clamp<Index>(length_ + 2, 0, terminal_.width() - 1);
+    std::fprintf(terminal_.stream, "\r%*s\r", static_cast<int>(columns), "");
     std::fflush(terminal_.stream);
     length_ = 0;
   }
@@ -181,10 +183,12 @@ class ProgressBar {
     return result;
   }
 
-  void write(const Line& line) {
-    const Index rest = std::max<Index>(0, length_ - line.columns);  // of the longer line before
+  void draw(const Line& line) {
+    // Spaces over the rest of a longer line, but none beyond the edge of a terminal made narrower.
+    const Index before = std::min<Index>(length_, terminal_.width() - 1);
+    const Index rest = std::max<Index>(0, before - line.columns);
     std::fprintf(terminal_.stream, "\r%s%*s", line.bytes.c_str(), static_cast<int>(rest), "");
-    length_ = std::max(line.columns, length_);
+    length_ = line.columns;
   }
 
   Terminal terminal_;
