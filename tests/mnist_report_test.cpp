@@ -95,6 +95,8 @@ TEST_CASE("norms are told apart only beyond twice the error of their difference"
   CHECK(contains(sentence(runs, 2),
                  "; 0.46 points below batch, more than chance: the standard error of the "
                  "difference is 0.12."));
+  CHECK(contains(sentence({run("batch", 99, {99.46}), run("group", 99, {99.46})}),
+                 "; the same as group, with a standard error of the difference of 0.10."));
   CHECK_FALSE(contains(sentence({runs[0]}), "chance: the standard error"));
 }
 

@@ -144,6 +144,9 @@ inline std::string relation(const Findings& found, const std::vector<Findings>& 
   if (!rival) return "";
   const double lead = found.last().test_accuracy - rival->last().test_accuracy;
   const double error = std::hypot(found.error(), rival->error());
+  if (std::abs(lead) < 0.005)
+    return text("; the same as ", rival->run().name,
+                ", with a standard error of the difference of ", fixed(error, 2));
   const bool clear = std::abs(lead) > 2 * error;
   const std::string by =
       text("; ", points(lead), lead >= 0 ? " above " : " below ", rival->run().name);
