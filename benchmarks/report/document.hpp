@@ -19,11 +19,13 @@ struct Paragraph {
 struct Lines {
   std::string text;
 };
-/// The first column is words, the others are numbers. Bold cells begin with '*'.
+/// The first column is words, the others are numbers, unless all are words. Bold cells begin with
+/// '*'.
 struct Table {
   std::string title;
   std::vector<std::string> head;
   std::vector<std::vector<std::string>> rows;
+  bool words = false;
 };
 /// Pictures that stand side by side; not in Markdown.
 struct Pictures {
@@ -68,11 +70,14 @@ struct Html {
   void operator()(const Paragraph& p) { out += "<p>" + escape(p.text) + "</p>\n"; }
   void operator()(const Lines& l) { out += "<pre>" + escape(l.text) + "</pre>\n"; }
   void operator()(const Table& t) {
-    out += "<div class=\"wide\"><table>";
+    out += t.words ? "<div class=\"wide\"><table class=\"words\">" : "<div class=\"wide\"><table>";
     if (!t.title.empty()) out += "<caption>" + escape(t.title) + "</caption>";
-    out += "<thead><tr>";
-    for (const auto& cell : t.head) out += "<th>" + escape(cell) + "</th>";
-    out += "</tr></thead><tbody>\n";
+    if (!t.words) {
+      out += "<thead><tr>";
+      for (const auto& cell : t.head) out += "<th>" + escape(cell) + "</th>";
+      out += "</tr></thead>";
+    }
+    out += "<tbody>\n";
     for (const auto& row : t.rows) {
       out += "<tr>";
       for (const auto& cell : row)
@@ -105,7 +110,7 @@ struct Markdown {
       out += "|\n";
     };
     line(t.head);
-    for (std::size_t i = 0; i < t.head.size(); ++i) out += i == 0 ? "| --- " : "| ---: ";
+    for (std::size_t i = 0; i < t.head.size(); ++i) out += i == 0 || t.words ? "| --- " : "| ---: ";
     out += "|\n";
     for (const auto& row : t.rows) line(row);
     out += "\n";
@@ -134,6 +139,7 @@ th { text-align: right; font-weight: 600; color: #4a5264; border-bottom: 1px sol
      padding: .25rem .55rem; vertical-align: bottom; }
 td { text-align: right; padding: .18rem .55rem; border-bottom: 1px solid #eef0f4; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.words td { text-align: left; padding-right: 1.6rem; white-space: normal; }
 td.good { font-weight: 650; color: #0a6640; }
 tr:hover td { background: #f7f9fc; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; }

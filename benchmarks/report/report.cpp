@@ -372,8 +372,8 @@ void add_machine(Document& document, const std::vector<File>& files) {
     for (const Json& peer : file.context["peers"]) peers.insert(peer.get<std::string>());
   std::string caches, others;
   for (const auto& [name, bytes] : c["caches"].items())
-    caches += (caches.empty() ? "" : ", ") + name + " " + short_number(bytes.get<double>() / 1024) +
-              " KiB";
+    caches += (caches.empty() ? "" : ", ") + name + " " +
+              minnow::thousands(bytes.get<long>() / 1024) + " KiB";
   for (const auto& peer : peers) others += (others.empty() ? "" : "; ") + peer;
   const auto value = [&](const char* key) { return c[key].get<std::string>(); };
   document.push_back(Table{
@@ -389,7 +389,8 @@ void add_machine(Document& document, const std::vector<File>& files) {
        {"samples",
         text("medians of ", c["rounds"].get<int>(), " rounds of ",
              fixed(1e3 * c["seconds"].get<double>(), 0), " ms, all ways of a row in random order",
-             c["quick"].get<bool>() ? "; a quick run, not to be quoted" : "")}}});
+             c["quick"].get<bool>() ? "; a quick run, not to be quoted" : "")}},
+      true});
 
   Table peaks{"What the machine can do, medians over the programs of this run",
               {"threads", "GFLOP/s", "fork and join, µs"},
@@ -421,10 +422,9 @@ void add_machine(Document& document, const std::vector<File>& files) {
 
 /// The sums and nets that a reader looks for first.
 void add_glance(Document& document, const std::vector<File>& files) {
-  Table table{"", {"", "threads", "minnow, µs", "", "libtorch", "tuned libtorch", "oneDNN"}, {}};
-  const auto scaling = [](double one, double own) {
-    return own > 0 ? times(one / own) + " of 1" : "";
-  };
+  Table table{
+      "", {"", "threads", "minnow, µs", "speed-up", "libtorch", "tuned libtorch", "oneDNN"}, {}};
+  const auto scaling = [](double one, double own) { return own > 0 ? times(one / own) : ""; };
   for (const File& file : files) {
     if (file.stem == "stage") continue;
     std::vector<std::pair<std::string, std::string>>
