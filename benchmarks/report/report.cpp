@@ -508,7 +508,7 @@ Document make_document(const std::vector<File>& files, const std::filesystem::pa
       Paragraph{"What the layers of small convolutional networks cost on a CPU, kernel by kernel, "
                 "beside what "
                 "the machine could do at best and what other libraries need. Rows that minnow "
-                "loses stay in."});
+                "loses stay in. Written by `./run bench --peers`."});
   add_machine(document, files);
   document.push_back(Heading{2, "At a glance"});
   document.push_back(
