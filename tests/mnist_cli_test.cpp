@@ -152,8 +152,9 @@ TEST_CASE("a mistake on the command line is named, and ends with status 1") {
       {{"--wrong"}, "--wrong"},
       {{"stray"}, "stray"},
   };
-  for (const auto& [arguments, named] : mistakes) {
-    const Result result = run({arguments});
+  for (const auto& mistake : mistakes) {
+    const std::string& named = mistake.second;
+    const Result result = run({mistake.first});
     CHECK_MESSAGE(result.status == 1, named);
     CHECK_MESSAGE(contains(result.output, named), result.output);
   }

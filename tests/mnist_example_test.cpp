@@ -125,18 +125,19 @@ TEST_CASE("an interrupted epoch ends after its batch, is tested, and says that i
 TEST_CASE("every optimiser and schedule of the command line trains") {
   set_num_threads(1);
   const Images images = subset().images(90, 10);
-  for (const auto& [optimizer, lr] : optimizers)
+  for (const OptimizerChoice& optimizer : optimizers)
     for (const std::string_view schedule : schedules) {
-      CAPTURE(optimizer);
+      CAPTURE(optimizer.name);
       CAPTURE(schedule);
-      const Recipe recipe{3, 30, std::string(optimizer), lr, std::string(schedule), "none", 0};
+      const Recipe recipe{
+          3, 30, std::string(optimizer.name), optimizer.lr, std::string(schedule), "none", 0};
       manual_seed(1);
       auto net = make_net(Norm::batch, {.dropout = 0});
       Trainer trainer(net, recipe, images, 1);
       std::vector<double> lrs, losses;
       for (int epoch = 0; epoch < 3; ++epoch) {
         const auto record = trainer.epoch("", nullptr, never);
-        lrs.push_back(record.lr / lr);
+        lrs.push_back(record.lr / optimizer.lr);
         losses.push_back(record.train_loss);
       }
       CHECK(losses[2] < losses[0]);
