@@ -55,7 +55,7 @@ struct ShortRows {
 
 /// lanes[j][i] = from[i][j], for from [W][pitch] and lanes [pitch][W], pitch >= W.
 template <class T>
-MINNOW_INLINE void to_lanes(T* lanes, const T* from, Index pitch) {
+void to_lanes(T* lanes, const T* from, Index pitch) {
   constexpr Index W = Pack<T>::width;
   for (Index j = 0; j < pitch; j += W) {
     const Index first = std::min(j, pitch - W);  // the last tile overlaps the one before it
@@ -73,7 +73,7 @@ MINNOW_INLINE void to_lanes(T* lanes, const T* from, Index pitch) {
 
 /// to[i][j] = lanes[j][i], for to [W][pitch] and lanes [pitch][W], pitch >= W.
 template <class T>
-MINNOW_INLINE void from_lanes(T* to, const T* lanes, Index pitch) {
+void from_lanes(T* to, const T* lanes, Index pitch) {
   constexpr Index W = Pack<T>::width;
   for (Index j = 0; j < pitch; j += W) {
     const Index first = std::min(j, pitch - W);
@@ -89,14 +89,14 @@ MINNOW_INLINE void from_lanes(T* to, const T* lanes, Index pitch) {
 /// The same for one number a row, such as its mean: memory [W][k], lanes [W][W] of which k rows
 /// count.
 template <class T>
-MINNOW_INLINE void row_values_to_lanes(T* lanes, const T* from, Index k) {
+void row_values_to_lanes(T* lanes, const T* from, Index k) {
   constexpr Index W = Pack<T>::width;
   if (k == W) return to_lanes(lanes, from, W);
   for (Index j = 0; j < k; ++j)
     for (Index i = 0; i < W; ++i) lanes[j * W + i] = from[i * k + j];
 }
 template <class T>
-MINNOW_INLINE void row_values_from_lanes(T* to, const T* lanes, Index k) {
+void row_values_from_lanes(T* to, const T* lanes, Index k) {
   constexpr Index W = Pack<T>::width;
   if (k == W) return from_lanes(to, lanes, W);
   for (Index j = 0; j < k; ++j)
@@ -108,8 +108,7 @@ MINNOW_INLINE void row_values_from_lanes(T* to, const T* lanes, Index k) {
 ///
 /// Two sets at once hide each other's latency: a set's sums depend on each other.
 template <bool centered, int sets, class T>
-MINNOW_INLINE Pack<T> normalize_lanes(T* x, T* mean, T* rstd, const T* gamma, const T* beta,
-                                      Index cols, T eps) {
+Pack<T> normalize_lanes(T* x, T* mean, T* rstd, const T* gamma, const T* beta, Index cols, T eps) {
   using P = Pack<T>;
   constexpr Index W = P::width;
   const P per_col(T(1) / static_cast<T>(cols));
@@ -179,8 +178,8 @@ MINNOW_INLINE Pack<T> normalize_lanes(T* x, T* mean, T* rstd, const T* gamma, co
 /// Replaces `sets` sets of W rows dy, each [cols][W], by dx, and adds their shares to dgamma and
 /// dbeta [cols][W]. Overwrites x by xhat.
 template <bool centered, int sets, class T>
-MINNOW_INLINE void gradient_lanes(T* dy, T* dgamma, T* dbeta, T* x, const T* mean, const T* rstd,
-                                  const T* gamma, Index cols) {
+void gradient_lanes(T* dy, T* dgamma, T* dbeta, T* x, const T* mean, const T* rstd, const T* gamma,
+                    Index cols) {
   using P = Pack<T>;
   constexpr Index W = P::width;
   P m[sets], r[sets], a[sets], b[sets];
