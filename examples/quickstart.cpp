@@ -12,7 +12,7 @@ int main() {
   for (Index i = 0; i < count; ++i) {
     labels[i] = i % 2;
     for (Index j = 0, line = i / 2 % size; j < size; ++j)
-      (labels[i] == 0 ? images(i, 0, line, j) : images(i, 0, j, line)) += 2;
+      (labels[i] == 0 ? images(i, 0, line, j) : images(i, 0, j, line)) += 3;
   }
 
   nn::Sequential model(nn::Conv2d(1, 8, 3, {.bias = false}), nn::BatchNorm2d(8), nn::ReLU(),
@@ -21,8 +21,8 @@ int main() {
 
   data::DataLoader loader(images.slice(0, 800), labels.slice(0, 800),
                           {.batch_size = 50, .shuffle = true});
-  optim::SGD optimizer(model.parameters(), {.lr = 0.05, .momentum = 0.9});
-  for (int epoch = 0; epoch < 5; ++epoch)
+  optim::SGD optimizer(model.parameters(), {.lr = 0.02, .momentum = 0.9});
+  for (int epoch = 0; epoch < 10; ++epoch)
     for (const auto& [x, y] : loader) {
       optimizer.zero_grad();
       cross_entropy(model(x), y).backward();

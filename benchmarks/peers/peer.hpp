@@ -19,13 +19,14 @@ namespace bench {
 ///     layer_norm       rows, cols
 ///     conv2d           n, c, h, w, k, kernel, padding      stride 1, no bias
 ///     max_pool2d       n, c, h, w, kernel  stride as the kernel; so avg_pool2d
-///     dropout          elements            `option` is p
+///     dropout          elements
 ///     relu, gelu, ...  elements
 ///     softmax          rows, cols          so log_softmax, cross_entropy
 ///     linear           n, in, out          with bias
 ///     sgd, adam        the number of elements of each parameter
-///     train_step       n                   of the net `option` names, see seed_net.hpp; so
-///     inference stage            n, c, h, k, kernel  convolution, norm, dropout and relu
+///     train_step       n                   of the networks of seed_net.hpp
+///     inference        n                   of the same
+///     stage            n, c, h, k, kernel  convolution, norm, dropout and relu
 struct Work {
   std::string layer, direction;  ///< "forward", "backward", "backward data", "backward weights"
   std::vector<long> sizes;

@@ -99,9 +99,9 @@ void accumulate(Tensor<T>& target, Tensor<T> term) {
 
 /// A tensor with its place in the graph of the calculation. Copying a variable copies the handle.
 ///
-/// A variable made from a tensor is a leaf; with `requires_grad` it is a parameter, and `backward` of
-/// anything computed from it adds to its `grad`. Functions of variables record themselves unless a
-/// NoGrad lives. Gradients are taken once: the derivative of a gradient is not recorded.
+/// A variable made from a tensor is a leaf; with `requires_grad` it is a parameter, and `backward`
+/// of anything computed from it adds to its `grad`. Functions of variables record themselves unless
+/// a NoGrad lives. Gradients are taken once: the derivative of a gradient is not recorded.
 template <class T>
 class Variable {
  public:
@@ -132,7 +132,8 @@ class Variable {
   }
   bool is_leaf() const { return !state_->node; }
 
-  /// The gradient that `backward` calls have added up since `zero_grad`; undefined if there was none.
+  /// The gradient that `backward` calls have added up since `zero_grad`; undefined if there was
+  /// none.
   const Tensor<T>& grad() const { return state_->grad; }
   Tensor<T>& mutable_grad() { return state_->grad; }
   void zero_grad() { state_->grad = Tensor<T>(); }
@@ -140,17 +141,19 @@ class Variable {
   /// The same value as a constant: gradients stop here.
   Variable detach() const { return Variable(value()); }
 
-  /// Adds d(this)/d(leaf) to the `grad` of every leaf that requires it, for a variable of one element.
-  /// Frees what the graph saved as it goes; with `retain_graph` a second sweep remains possible.
+  /// Adds d(this)/d(leaf) to the `grad` of every leaf that requires it, for a variable of one
+  /// element. Frees what the graph saved as it goes; with `retain_graph` a second sweep remains
+  /// possible.
   void backward(bool retain_graph = false) const {
-    check<ShapeError>(size() == 1, "backward(): the variable has shape ", shape(),
-                      "; without an upstream gradient it must have one element. Reduce it with sum() or "
-                      "mean(), or pass a gradient of its shape");
+    check<ShapeError>(
+        size() == 1, "backward(): the variable has shape ", shape(),
+        "; without an upstream gradient it must have one element. Reduce it with sum() or "
+        "mean(), or pass a gradient of its shape");
     backward(Tensor<T>::ones(shape()), retain_graph);
   }
 
-  /// The same for d(sum(dy * this))/d(leaf). Errors: ShapeError unless dy has this variable's shape;
-  /// Error if nothing requires a gradient, or the graph was freed by an earlier sweep.
+  /// The same for d(sum(dy * this))/d(leaf). Errors: ShapeError unless dy has this variable's
+  /// shape; Error if nothing requires a gradient, or the graph was freed by an earlier sweep.
   void backward(const Tensor<T>& dy, bool retain_graph = false) const;
 
   /// Null for a leaf. For `record` and for tests.
@@ -174,10 +177,11 @@ class Variable {
 
 /// Makes a differentiable function: this is all there is to it, for minnow's own and for yours.
 ///
-/// `output` is what the function computed from `inputs`. `backward` maps dy, the gradient of the loss
-/// with respect to the output, to one gradient per input, in order and of the input's shape. A gradient
-/// may be left undefined where the input needs none (`requires_grad()` is false). It is called at most
-/// once per sweep and freed after it, with everything it captured. `name` must be a string literal.
+/// `output` is what the function computed from `inputs`. `backward` maps dy, the gradient of the
+/// loss with respect to the output, to one gradient per input, in order and of the input's shape. A
+/// gradient may be left undefined where the input needs none (`requires_grad()` is false). It is
+/// called at most once per sweep and freed after it, with everything it captured. `name` must be a
+/// string literal.
 ///
 /// Nothing is recorded when no input requires a gradient or a NoGrad lives.
 template <class T>
@@ -185,7 +189,8 @@ Variable<T> record(std::string_view name, Tensor<T> output, std::vector<Variable
                    std::type_identity_t<typename detail::Node<T>::Backward> backward) {
   Variable<T> result(std::move(output));
   if (!grad_enabled()) return result;
-  if (std::ranges::none_of(inputs, [](const auto& input) { return input.requires_grad(); })) return result;
+  if (std::ranges::none_of(inputs, [](const auto& input) { return input.requires_grad(); }))
+    return result;
   auto node = std::make_shared<detail::Node<T>>();
   node->name = name;
   node->number = detail::next_node_number();
@@ -204,7 +209,8 @@ void detail::Node<T>::release_inputs() {
   while (!pending.empty()) {
     Variable<T> input = std::move(pending.back());
     pending.pop_back();
-    if (!input.defined() || input.owners() > 1 || !input.node() || input.node().use_count() > 1) continue;
+    if (!input.defined() || input.owners() > 1 || !input.node() || input.node().use_count() > 1)
+      continue;
     std::vector<Variable<T>> next = std::move(input.node()->inputs);
     input.node()->inputs.clear();
     std::ranges::move(next, std::back_inserter(pending));
@@ -215,8 +221,8 @@ template <class T>
 void Variable<T>::backward(const Tensor<T>& dy, bool retain_graph) const {
   check(requires_grad(), "backward(): nothing this was computed from requires a gradient",
         grad_enabled() ? "" : " (a NoGrad lives on this thread)");
-  check<ShapeError>(dy.shape() == shape(), "backward(): dy has shape ", dy.shape(), ", expected ", shape(),
-                    ", the variable's");
+  check<ShapeError>(dy.shape() == shape(), "backward(): dy has shape ", dy.shape(), ", expected ",
+                    shape(), ", the variable's");
   if (is_leaf()) return add_leaf_grad(*state_, dy.clone());
 
   // Calls are numbered as they are recorded, so descending numbers are a valid order of the sweep.
@@ -225,7 +231,8 @@ void Variable<T>::backward(const Tensor<T>& dy, bool retain_graph) const {
   std::unordered_set<const detail::Node<T>*> seen{state_->node.get()};
   for (std::size_t i = 0; i < order.size(); ++i) {
     check(static_cast<bool>(order[i]->backward), "backward(): the graph through '", order[i]->name,
-          "' was freed by an earlier backward; compute the value again, or pass retain_graph = true the "
+          "' was freed by an earlier backward; compute the value again, or pass retain_graph = "
+          "true the "
           "first time");
     order[i]->dy = {};  // a sweep that failed may have left something
     for (const auto& input : order[i]->inputs)

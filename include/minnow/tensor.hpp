@@ -18,12 +18,12 @@
 
 namespace minnow::inline MINNOW_ABI {
 
-/// A handle to an n-dimensional array. Copying a tensor copies the handle: both see the same numbers.
-/// `clone` copies the numbers. `reshape` and `slice` (along the first axis) share memory with their
-/// source and cost nothing. Images are [N, C, H, W].
+/// A handle to an n-dimensional array. Copying a tensor copies the handle: both see the same
+/// numbers. `clone` copies the numbers. `reshape` and `slice` (along the first axis) share memory
+/// with their source and cost nothing. Images are [N, C, H, W].
 ///
-/// `T` is any plain number: float and double for values, std::int64_t for labels, std::uint8_t for raw
-/// images. A default-constructed tensor is undefined: it has no shape and no memory.
+/// `T` is any plain number: float and double for values, std::int64_t for labels, std::uint8_t for
+/// raw images. A default-constructed tensor is undefined: it has no shape and no memory.
 template <class T>
 class Tensor {
  public:
@@ -32,9 +32,11 @@ class Tensor {
   Tensor() = default;
 
   /// Uninitialised numbers.
-  explicit Tensor(const Shape& shape) : buffer_(shape.size()), data_(buffer_.data()), shape_(shape) {}
+  explicit Tensor(const Shape& shape)
+      : buffer_(shape.size()), data_(buffer_.data()), shape_(shape) {}
 
-  /// The given numbers, row by row. Errors: ShapeError unless there are exactly shape.size() of them.
+  /// The given numbers, row by row. Errors: ShapeError unless there are exactly shape.size() of
+  /// them.
   Tensor(const Shape& shape, std::span<const T> values) : Tensor(shape) {
     check<ShapeError>(std::ssize(values) == size(), "Tensor: ", values.size(), " values for shape ",
                       shape, ", which has ", size(), " elements");
@@ -60,10 +62,9 @@ class Tensor {
   }
 
   /// Independent numbers, uniform in [low, high).
-  static Tensor uniform(const Shape& shape, T low = 0, T high = 1,
-                        const RandomKey& key = default_generator().next())
-    requires std::floating_point<T>
-  {
+  static Tensor uniform(
+      const Shape& shape, T low = 0, T high = 1,
+      const RandomKey& key = default_generator().next()) requires std::floating_point<T> {
     Tensor result(shape);
     // Numbers just below `high` may round up to it.
     const T last = std::nextafter(high, low);
@@ -75,10 +76,9 @@ class Tensor {
   }
 
   /// Independent numbers, normal with the given mean and standard deviation.
-  static Tensor normal(const Shape& shape, T mean = 0, T deviation = 1,
-                       const RandomKey& key = default_generator().next())
-    requires std::floating_point<T>
-  {
+  static Tensor normal(
+      const Shape& shape, T mean = 0, T deviation = 1,
+      const RandomKey& key = default_generator().next()) requires std::floating_point<T> {
     Tensor result(shape);
     for (Index i = 0; i < result.size(); ++i)
       result.data_[i] = static_cast<T>(
@@ -102,8 +102,8 @@ class Tensor {
   T& operator[](Index i) { return data_[i]; }
   const T& operator[](Index i) const { return data_[i]; }
 
-  /// The element at an index per axis, e.g. `x(n, c, h, w)`. Errors: ShapeError on a wrong number of
-  /// indices or one out of range.
+  /// The element at an index per axis, e.g. `x(n, c, h, w)`. Errors: ShapeError on a wrong number
+  /// of indices or one out of range.
   template <std::integral... I>
   T& operator()(I... indices) {
     return data_[offset({static_cast<Index>(indices)...})];
@@ -158,7 +158,8 @@ class Tensor {
   Tensor<U> to() const {
     if (!defined()) return {};
     Tensor<U> result(shape_);
-    std::transform(data_, data_ + size(), result.data(), [](T value) { return static_cast<U>(value); });
+    std::transform(data_, data_ + size(), result.data(),
+                   [](T value) { return static_cast<U>(value); });
     return result;
   }
 
@@ -172,14 +173,16 @@ class Tensor {
   }
 
   /// True if both handles see the same memory.
-  bool shares_memory_with(const Tensor& other) const { return defined() && buffer_ == other.buffer_; }
+  bool shares_memory_with(const Tensor& other) const {
+    return defined() && buffer_ == other.buffer_;
+  }
   /// True if no other handle sees this memory.
   bool unique() const { return buffer_.unique(); }
 
  private:
   Index offset(std::initializer_list<Index> indices) const {
-    check<ShapeError>(std::ssize(indices) == rank(), indices.size(), " indices into a tensor of shape ",
-                      shape_);
+    check<ShapeError>(std::ssize(indices) == rank(), indices.size(),
+                      " indices into a tensor of shape ", shape_);
     Index position = 0, axis = 0;
     for (const Index index : indices) {
       check<ShapeError>(index >= 0 && index < shape_[axis], "index ", index, " on axis ", axis,

@@ -36,10 +36,8 @@ inline void append(std::string& out, char part) { out += part; }
 inline void append(std::string& out, std::integral auto part) { out += std::to_string(part); }
 void append(std::string& out, std::floating_point auto part);
 template <class P>
-  requires requires(const P& part) { part.str(); }
-void append(std::string& out, const P& part) {
-  out += part.str();
-}
+requires requires(const P& part) { part.str(); }
+void append(std::string& out, const P& part) { out += part.str(); }
 
 }  // namespace detail
 

@@ -28,8 +28,8 @@ struct MemoryStats {
 
 namespace detail {
 
-/// Free blocks in one list per size class. Classes are four to a power of two, so a block is at most
-/// a quarter larger than asked for and a changing batch size finds its blocks again.
+/// Free blocks in one list per size class. Classes are four to a power of two, so a block is at
+/// most a quarter larger than asked for and a changing batch size finds its blocks again.
 class MemoryPool {
  public:
   static MemoryPool& instance() {
@@ -47,7 +47,7 @@ class MemoryPool {
     if (block) {
       free_[size_class] = next(block);
     } else {
-      block = ::operator new(size, std::align_val_t{memory_alignment});
+      block = ::operator new (size, std::align_val_t{memory_alignment});
       ++stats_.system_allocations;
       stats_.bytes_reserved += size;
     }
@@ -70,7 +70,7 @@ class MemoryPool {
       while (void* block = free_[size_class]) {
         free_[size_class] = next(block);
         stats_.bytes_reserved -= class_bytes(size_class);
-        ::operator delete(block, std::align_val_t{memory_alignment});
+        ::operator delete (block, std::align_val_t{memory_alignment});
       }
     }
   }

@@ -67,7 +67,9 @@ class Shape {
   }
 
   /// Axes [first, last) as a shape of their own.
-  Shape slice(Index first, Index last) const { return Shape(std::span(begin() + first, begin() + last)); }
+  Shape slice(Index first, Index last) const {
+    return Shape(std::span(begin() + first, begin() + last));
+  }
   Shape slice(Index first) const { return slice(first, rank_); }
 
   /// `axis` as a number in [0, rank); throws ShapeError where there is no such axis.

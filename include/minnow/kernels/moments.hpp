@@ -2,9 +2,9 @@
 /// @file
 /// Mean and variance of many numbers, and the merging of partial results in a fixed order.
 ///
-/// All sums run in two stages: lane by lane in `T` over pieces of at most `detail::moment_piece` numbers
-/// (64 additions a lane), then in double over the pieces. A piece whose squares overflow `T` is
-/// summed again in double.
+/// All sums run in two stages: lane by lane in `T` over pieces of at most `detail::moment_piece`
+/// numbers (64 additions a lane), then in double over the pieces. A piece whose squares overflow
+/// `T` is summed again in double.
 
 #include <algorithm>
 #include <cmath>

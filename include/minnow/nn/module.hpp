@@ -24,7 +24,8 @@ using StateDict = std::map<std::string, StateTensor>;
 template <class T>
 class Module;
 
-/// Called with each module and its output, in the order of the calls, while a `ModuleObserver` lives.
+/// Called with each module and its output, in the order of the calls, while a `ModuleObserver`
+/// lives.
 template <class T>
 using ModuleCallback = std::function<void(const Module<T>&, const Variable<T>& y)>;
 
@@ -47,7 +48,8 @@ template <class T>
 class ModuleObserver {
  public:
   explicit ModuleObserver(ModuleCallback<T> callback)
-      : callback_(std::move(callback)), before_(std::exchange(detail::module_observer<T>(), &callback_)) {}
+      : callback_(std::move(callback)),
+        before_(std::exchange(detail::module_observer<T>(), &callback_)) {}
   ~ModuleObserver() { detail::module_observer<T>() = before_; }
   ModuleObserver(const ModuleObserver&) = delete;
   ModuleObserver& operator=(const ModuleObserver&) = delete;
@@ -104,7 +106,8 @@ class Module {
   NamedParameters named_parameters() const {
     NamedParameters result;
     visit("", [&](const std::string& prefix, const Module& module) {
-      for (const auto& [key, parameter] : module.parameters_) result.emplace_back(prefix + key, parameter);
+      for (const auto& [key, parameter] : module.parameters_)
+        result.emplace_back(prefix + key, parameter);
     });
     return result;
   }
@@ -132,8 +135,8 @@ class Module {
     for (auto& parameter : parameters()) parameter.zero_grad();
   }
 
-  /// Parameters and buffers by name. The tensors are the module's own, not copies: `clone` what must
-  /// not change with further training.
+  /// Parameters and buffers by name. The tensors are the module's own, not copies: `clone` what
+  /// must not change with further training.
   StateDict state_dict() const {
     StateDict state;
     for (const auto& [key, parameter] : named_parameters()) state.emplace(key, parameter.value());
@@ -144,7 +147,8 @@ class Module {
   /// Copies the state's numbers into this module, converting between float and double.
   ///
   /// Errors: one Error that lists every missing name, every unexpected name and every difference in
-  /// shape; nothing is changed then. With `strict` false, missing and unexpected names are passed over.
+  /// shape; nothing is changed then. With `strict` false, missing and unexpected names are passed
+  /// over.
   void load_state_dict(const StateDict& state, bool strict = true) {
     const StateDict own = state_dict();
     std::string problems;
@@ -170,7 +174,8 @@ class Module {
 
   /// Makes `value` a parameter of this module. Returns the handle to keep as a member.
   Variable<T> register_parameter(std::string key, Tensor<T> value) {
-    return parameters_.emplace_back(unused(std::move(key)), Variable<T>(std::move(value), true)).second;
+    return parameters_.emplace_back(unused(std::move(key)), Variable<T>(std::move(value), true))
+        .second;
   }
 
   /// Makes `value` part of the state. Change it in place only: the state shares its memory.

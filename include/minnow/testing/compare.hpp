@@ -21,8 +21,9 @@ struct Comparison {
   const std::string& str() const { return message; }
 };
 
-/// Compares element by element: |actual - expected| <= absolute + relative * |expected|. NaN is close
-/// to nothing but NaN, infinity only to the same infinity. A difference in shape is not close.
+/// Compares element by element: |actual - expected| <= absolute + relative * |expected|. NaN is
+/// close to nothing but NaN, infinity only to the same infinity. A difference in shape is not
+/// close.
 template <class T, class U>
 Comparison compare(const Tensor<T>& actual, const Tensor<U>& expected, double relative,
                    double absolute) {
@@ -39,8 +40,8 @@ Comparison compare(const Tensor<T>& actual, const Tensor<U>& expected, double re
     if (!(distance <= result.worst)) {
       result.worst = distance;
       if (!(distance <= 1))
-        result.message = text("element ", i, " of shape ", expected.shape(), " is ", a, ", expected ", e,
-                              " (difference ", a - e, ")");
+        result.message = text("element ", i, " of shape ", expected.shape(), " is ", a,
+                              ", expected ", e, " (difference ", a - e, ")");
     }
   }
   result.close = far == 0;

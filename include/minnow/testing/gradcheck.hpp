@@ -30,8 +30,8 @@ struct GradcheckResult {
 };
 
 /// Compares the gradients of L = sum(dy * f(inputs)), for a random dy, with central differences in
-/// every element of every input that requires a gradient. In double only: in float the differences are
-/// noise. `f` must give the same value for the same inputs (a dropout: the same key).
+/// every element of every input that requires a gradient. In double only: in float the differences
+/// are noise. `f` must give the same value for the same inputs (a dropout: the same key).
 inline GradcheckResult gradcheck(
     const std::function<Variable<double>(const std::vector<Variable<double>>&)>& f,
     const std::vector<Variable<double>>& inputs, const GradcheckOptions& options = {}) {
@@ -54,7 +54,8 @@ inline GradcheckResult gradcheck(
     const Tensor<double> dx = x.grad();
     if (!dx.defined()) return {false, text("input ", k, " received no gradient")};
     if (dx.shape() != x.shape())
-      return {false, text("input ", k, ": gradient of shape ", dx.shape(), ", expected ", x.shape())};
+      return {false,
+              text("input ", k, ": gradient of shape ", dx.shape(), ", expected ", x.shape())};
     double largest = 0;
     for (Index i = 0; i < x.size(); ++i) {
       double& element = x.mutable_value()[i];
@@ -65,14 +66,17 @@ inline GradcheckResult gradcheck(
       const double below = loss();
       element = before;
       const double expected = (above - below) / (2 * options.step);
-      const double bound = options.absolute + options.relative * std::max(std::abs(expected), std::abs(dx[i]));
+      const double bound =
+          options.absolute + options.relative * std::max(std::abs(expected), std::abs(dx[i]));
       if (!(std::abs(dx[i] - expected) <= bound))
-        return {false, text("input ", k, " of shape ", x.shape(), ", element ", i, ": gradient ", dx[i],
-                            ", finite difference ", expected, " (difference ", dx[i] - expected, ")")};
+        return {false,
+                text("input ", k, " of shape ", x.shape(), ", element ", i, ": gradient ", dx[i],
+                     ", finite difference ", expected, " (difference ", dx[i] - expected, ")")};
       largest = std::max(largest, std::abs(dx[i]));
     }
     if (largest == 0 && x.size() > 0 && !options.allow_zero)
-      return {false, text("input ", k, ": the gradient is zero everywhere, so nothing was checked")};
+      return {false,
+              text("input ", k, ": the gradient is zero everywhere, so nothing was checked")};
   }
   return {};
 }
