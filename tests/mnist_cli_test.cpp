@@ -129,8 +129,8 @@ TEST_CASE("--help lists every option") {
   CHECK(result.status == 0);
   for (const char* option :
        {"--norm", "--groups", "--dropout", "--epochs", "--batch-size", "--lr", "--optimizer",
-        "--schedule", "--augment", "--seed", "--threads", "--dataset", "--data", "--limit", "--out",
-        "--summary", "--quiet", "--min-accuracy"})
+        "--schedule", "--augment", "--seed", "--threads", "--dataset", "--data", "--mirror",
+        "--limit", "--out", "--summary", "--quiet", "--min-accuracy"})
     CHECK_MESSAGE(contains(result.output, option), option);
 }
 
@@ -282,6 +282,30 @@ TEST_CASE(
   }
   const Result asked = run({.arguments = {"--dataset", "mnist"}, .directory = empty.path()});
   CHECK(asked.status == 1);
+}
+
+TEST_CASE("a download shows a bar for each file, and tells which mirror fails") {
+  const minnow_test::TemporaryDirectory home;
+  const auto from = [&](const std::string& mirror) {
+    return run({.arguments = {"--dataset", "mnist", "--mirror", mirror, "--norm", "batch",
+                              "--epochs", "1", "--limit", "100"},
+                .directory = home.path(),
+                .terminal = true});
+  };
+  if (fs::exists("/usr/share/datasets/mnist") || fs::exists("/usr/local/share/datasets/mnist"))
+    return;  // then nothing is downloaded
+  const Result nothing = from("file://" + home.path() + "/none/");
+  CHECK(nothing.status == 1);
+  CHECK(contains(nothing.output, "mnist: file://" + home.path() + "/none/train-images"));
+  const std::string published = minnow_test::directory_of(data::Dataset::mnist);
+  if (published.empty() || !fs::exists(published + "/train-images-idx3-ubyte.gz")) return;
+  const Result all = from("file://" + fs::canonical(published).string());
+  INFO(all.output);
+  CHECK(all.status == 0);
+  for (const char* file : {"train-images", "train-labels", "t10k-images", "t10k-labels"})
+    CHECK(contains(all.output, file));
+  CHECK(contains(all.output, "KB/s"));
+  CHECK(fs::exists(home.path() + "/.cache/minnow/MNIST"));
 }
 
 TEST_CASE("Ctrl-C ends after the batch with the results so far") {

@@ -242,6 +242,48 @@ TEST_CASE("plan: images of one batch do not see each other's lanes") {
   CHECK(testing::same_bits(before.slice(1, n), after.slice(1, n)));
 }
 
+TEST_CASE("plan: numbers whose squares are too large for a float are normalised all the same") {
+  const Index n = Pack<float>::width + 1;
+  const auto images = [&](float scale) {
+    auto result = Tensor<float>::normal({n, 2, 6, 7}, 0, 1, {3, 3, 3});
+    for (float& value : result.values()) value *= scale;
+    return result;
+  };
+  const auto net = [](int norm) {
+    manual_seed(8);
+    nn::Sequential result(nn::Conv2d(2, 4, 3, {.bias = false}));
+    if (norm == 0) result.add(nn::BatchNorm2d(4, {.eps = 0, .track_running_stats = false}));
+    if (norm == 1) result.add(nn::GroupNorm(2, 4, {.eps = 0}));
+    if (norm == 2) result.add(nn::LayerNorm({5}, {.eps = 0}));
+    result.add(nn::ReLU());
+    return result;
+  };
+  const float scale = std::ldexp(1.0f, 100);  // a power of two changes no digit
+  for (int norm = 0; norm < 3; ++norm) {
+    CAPTURE(norm);
+    auto plain = net(norm), scaled = net(norm);
+    REQUIRE(plain.plan_report({n, 2, 6, 7}).find("layer by layer") == std::string::npos);
+    const Outcome<float> expected = run(plain, images(1), true);
+    Outcome<float> actual = run(scaled, images(scale), true);
+    CHECK(testing::compare(actual.y, expected.y, 1e-5, 1e-5));
+    for (std::size_t i = 0; i < expected.rest.size(); ++i) {
+      const auto& [name, gradient] = expected.rest[i];
+      CAPTURE(name);
+      if (name == "x")
+        for (float& value : actual.rest[i].second.values()) value *= scale;
+      CHECK(testing::compare(actual.rest[i].second, gradient, 1e-4, 1e-4));
+    }
+  }
+}
+
+TEST_CASE("plan: the report leaves every module in the mode it was in") {
+  nn::Sequential net(nn::Conv2d(1, 4, 3), nn::BatchNorm2d(4), nn::GELU());
+  net[1].eval();
+  net.plan_report({Pack<float>::width, 1, 8, 8});
+  CHECK(net[0].is_training());
+  CHECK_FALSE(net[1].is_training());
+}
+
 TEST_CASE("plan: the report names stages and single layers") {
   nn::Sequential net(nn::Conv2d(1, 4, 3), nn::BatchNorm2d(4), nn::ReLU(), nn::GELU());
   net.add("head", nn::Conv2d(4, 2, 3, {.stride = 2}));

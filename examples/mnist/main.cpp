@@ -6,8 +6,7 @@
 #include <exception>
 #include <numeric>
 
-#include "minnow/data/download.hpp"
-#include "minnow/data/mnist.hpp"
+#include "dataset.hpp"
 #include "minnow/nn/summary.hpp"
 #include "minnow_build_info.hpp"
 #include "options.hpp"
@@ -24,70 +23,6 @@ std::atomic<bool> stop = false;
 extern "C" void on_interrupt(int) {
   stop = true;
   std::signal(SIGINT, SIG_DFL);  // a second Ctrl-C ends at once
-}
-
-void print(const std::string& lines) {
-  std::fputs(lines.c_str(), stdout);
-  std::fflush(stdout);
-}
-
-/// Both splits of a data set.
-struct Dataset {
-  data::MNIST train, test;
-
-  explicit Dataset(const data::MNISTOptions& options)
-      : train(data::Split::train, options), test(data::Split::test, options) {}
-  std::string name() const { return data::dataset_name(train.dataset()); }
-
-  Images images(const Options& options) const {
-    const Index count = std::min(options.limit.value_or(train.size()), train.size());
-    const bool digits = train.dataset() == data::Dataset::mnist;
-    return {.train_images = train.images().slice(0, count),
-            .test_images = test.images(),
-            .train_labels = train.labels().slice(0, count),
-            .test_labels = test.labels(),
-            .mean = digits ? 0.1307 : 0.2860,
-            .deviation = digits ? 0.3081 : 0.3530};
-  }
-};
-
-/// The data set that the command line asks for. Where it asks for none and there is no MNIST, here
-/// or on the network, Fashion-MNIST takes its place, and the program says so; nothing if there is
-/// none either, after saying what can be done.
-std::optional<Dataset> load(const Options& options) {
-  const bool fashion = options.dataset == "fashion";
-  const data::MNISTOptions wanted{
-      .dataset = fashion ? data::Dataset::fashion : data::Dataset::mnist,
-      .root = options.data,
-      .download = data::Downloader()};
-  if (!options.dataset.empty() || !options.data.empty()) return Dataset(wanted);
-  std::string obstacle;
-  try {
-    return Dataset(wanted);
-  } catch (const data::DatasetNotFound& error) {
-    obstacle = error.what();
-  }
-  try {
-    Dataset other({.dataset = data::Dataset::fashion});
-    print(text(
-        obstacle, "\n\nMNIST is not to be had, so this trains on Fashion-MNIST, found in ",
-        other.train.source(),
-        ": clothes instead of digits, of the same size and number, but harder. Accuracies are ",
-        "some eight points lower. For MNIST, see above.\n\n"));
-    return other;
-  } catch (const data::DatasetNotFound&) {
-    std::fputs(text(obstacle,
-                    "\n\nThere is nothing to train on: MNIST is neither on this machine nor to be "
-                    "downloaded, and ",
-                    "Fashion-MNIST, which would do instead, is not here either. Off-line, copy "
-                    "MNIST's four files from ",
-                    "another machine and name their directory with --data DIR; on Debian and "
-                    "Ubuntu, the package ",
-                    "dataset-fashion-mnist holds Fashion-MNIST.\n")
-                   .c_str(),
-               stderr);
-    return {};
-  }
 }
 
 std::vector<std::pair<std::string, train::Setting>> settings(Norm norm, const Recipe& recipe,
@@ -152,7 +87,8 @@ int main(const Options& options) {
   }
 
   set_num_threads(options.threads);
-  const std::optional<Dataset> dataset = load(options);
+  std::signal(SIGINT, on_interrupt);
+  const std::optional<Dataset> dataset = load(options, stop);
   if (!dataset) return exit_no_data;
   const Images images = dataset->images(options);
 
@@ -172,7 +108,6 @@ int main(const Options& options) {
                options.seed, "; ", counted(threads, "thread"), " on ", cpu, " (", isa, ")\n\n"));
   }
 
-  std::signal(SIGINT, on_interrupt);
   std::vector<bool> regularised;
   for (const Norm norm : options.norms) {
     if (stop) break;

@@ -21,7 +21,7 @@ struct Options {
   std::uint64_t seed = 1;
   int threads = 0;
   std::string dataset;  ///< "mnist", "fashion" or empty: MNIST, or what there is instead
-  std::string data;
+  std::string data, mirror;
   std::string out = "mnist-results";
   bool summary = false, quiet = false;
   std::string command;  ///< the whole line, for the record
@@ -138,6 +138,8 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
       ->check(one_of(std::array{"mnist", "fashion"}));
   add("--data", options.data, "DIR",
       "Directory of the data set's four files; used or refused, never replaced");
+  add("--mirror", options.mirror, "URL",
+      "Folder to download the four files from, if they are not on this machine");
   add("--limit", options.limit, "N", "Train on the first N images only")->check(positive);
   add("--out", options.out, "DIR", text("Directory for history.json [", options.out, ']'));
   app.add_flag("--summary", options.summary, "Print the networks' layers and parameters, and end");

@@ -390,8 +390,10 @@ MINNOW_INLINE void transpose(
   constexpr int width = static_cast<int>(Pack<T, vector>::width);
   if constexpr (width > 1) {
     Eigen::internal::PacketBlock<typename Pack<T, vector>::Raw, width> block;
+    MINNOW_UNROLL
     for (int i = 0; i < width; ++i) block.packet[i] = rows[i].raw;
     Eigen::internal::ptranspose(block);
+    MINNOW_UNROLL
     for (int i = 0; i < width; ++i) rows[i].raw = block.packet[i];
   }
 }

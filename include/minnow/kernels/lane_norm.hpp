@@ -52,18 +52,42 @@ void lane_moments(Pack<T>& mean, Pack<T>& m2, const T* x, Index count) {
   m2 = (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
+/// The moments of one lane's `count` numbers, x and every `width`-th after it, in double: for what
+/// overflows in T.
+template <class T>
+Moments one_lane_moments(const T* x, Index count) {
+  constexpr Index lanes = Pack<T>::width;
+  Moments result{static_cast<double>(count), 0, 0};
+  for (Index i = 0; i < count; ++i) result.mean += static_cast<double>(x[i * lanes]);
+  result.mean /= result.count;
+  for (Index i = 0; i < count; ++i) {
+    const double d = static_cast<double>(x[i * lanes]) - result.mean;
+    result.m2 += d * d;
+  }
+  return result;
+}
+
 /// mean, rstd [runs][lane] of every run of a packet z [positions][lane], each lane by itself.
 template <class T>
 void lane_run_moments(T* mean, T* rstd, const T* z, const LaneNormSizes& s, double eps) {
   using V = Pack<T>;
   constexpr Index lanes = V::width;
   const V count(T(1) / static_cast<T>(s.run)), epsilon(static_cast<T>(eps));
+  V overflow = V::zero();  // NaN where squares have overflown
   for (Index r = 0; r < s.runs(); ++r) {
     V m, m2;
     lane_moments(m, m2, z + r * s.run * lanes, s.run);
+    overflow += m2 - m2;
     m.store(mean + r * lanes);
     (V(T(1)) / sqrt(fma(m2, count, epsilon))).store(rstd + r * lanes);
   }
+  if (sum(overflow) == T(0)) return;
+  for (Index r = 0; r < s.runs(); ++r)
+    for (Index j = 0; j < lanes; ++j) {
+      const Moments exact = one_lane_moments(z + r * s.run * lanes + j, s.run);
+      mean[r * lanes + j] = static_cast<T>(exact.mean);
+      rstd[r * lanes + j] = static_cast<T>(1 / std::sqrt(exact.variance() + eps));
+    }
 }
 
 /// moments [channels] over the first `images` lanes of a packet z [channels][plane][lane].
@@ -71,15 +95,19 @@ template <class T>
 void lane_channel_moments(Moments* moments, const T* z, const LaneNormSizes& s, Index images) {
   constexpr Index lanes = Pack<T>::width;
   for (Index c = 0; c < s.channels; ++c) {
+    const T* plane = z + c * s.plane() * lanes;
     Pack<T> mean, m2;
-    lane_moments(mean, m2, z + c * s.plane() * lanes, s.plane());
+    lane_moments(mean, m2, plane, s.plane());
     T means[lanes], m2s[lanes];
     mean.store(means);
     m2.store(m2s);
     moments[c] = {};
     for (Index j = 0; j < images; ++j)
-      moments[c] = merge(moments[c], {static_cast<double>(s.plane()), static_cast<double>(means[j]),
-                                      static_cast<double>(m2s[j])});
+      moments[c] =
+          merge(moments[c], std::isfinite(m2s[j]) ? Moments{static_cast<double>(s.plane()),
+                                                            static_cast<double>(means[j]),
+                                                            static_cast<double>(m2s[j])}
+                                                  : one_lane_moments(plane + j, s.plane()));
   }
 }
 
@@ -300,13 +328,14 @@ void lane_norm_backward(T* dz, Index border, const T* dy, const T* z, const T* m
       const Index r = p / s.run, last = std::min(first + s.w, (r + 1) * s.run);
       const V deviation = V::load(rstd + r * lanes), m = V::load(mean + r * lanes);
       const V shift = mean_g ? -(deviation * V::load(mean_g + r * lanes)) : V::zero();
-      const V slope = mean_gx ? -(deviation * deviation * V::load(mean_gx + r * lanes)) : V::zero();
+      const V slope = mean_gx ? -(deviation * V::load(mean_gx + r * lanes)) : V::zero();
       const V channel_scale =
           deviation * V(gamma && !s.affine_by_position ? gamma[p / s.plane()] : T(1));
       for (; p < last; ++p) {
         const V scale =
             gamma && s.affine_by_position ? deviation * V(gamma[p - r * s.run]) : channel_scale;
-        const V rest = fma(V::load(z + p * lanes) - m, slope, shift);
+        // Not by deviation squared, which underflows for rows of 1e30.
+        const V rest = fma((V::load(z + p * lanes) - m) * deviation, slope, shift);
         fma(V::load(dy + p * lanes), scale, rest).store(to + (p - first) * lanes);
       }
     }

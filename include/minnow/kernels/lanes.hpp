@@ -19,41 +19,63 @@ constexpr Index packet_count(Index images) {
   return (images + Pack<T>::width - 1) / Pack<T>::width;
 }
 
+namespace detail {
+
+/// lanes[j][i] = from[i][j], for from [W][pitch] and lanes [pitch][W], pitch >= W.
+///
+/// With `prefetch`, what follows in memory is asked for in order: the hardware does not see through
+/// W rows read at a time.
+template <bool prefetch = false, class T>
+void to_lanes(T* lanes, const T* from, Index pitch) {
+  constexpr Index W = Pack<T>::width;
+  for (Index j = 0; j < pitch; j += W) {
+    const Index first = std::min(j, pitch - W);  // the last tile overlaps the one before it
+    Pack<T> tile[W];
+    MINNOW_UNROLL
+    for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(from + i * pitch + first);
+    if constexpr (prefetch) {
+      MINNOW_UNROLL
+      for (Index i = 0; i < W; ++i) __builtin_prefetch(from + W * pitch + (j + i) * W);
+    }
+    transpose(tile);
+    MINNOW_UNROLL
+    for (Index i = 0; i < W; ++i) tile[i].store(lanes + (first + i) * W);
+  }
+}
+
+/// to[i][j] = lanes[j][i], for to [W][pitch] and lanes [pitch][W], pitch >= W.
+template <class T>
+void from_lanes(T* to, const T* lanes, Index pitch) {
+  constexpr Index W = Pack<T>::width;
+  for (Index j = 0; j < pitch; j += W) {
+    const Index first = std::min(j, pitch - W);
+    Pack<T> tile[W];
+    MINNOW_UNROLL
+    for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(lanes + (first + i) * W);
+    transpose(tile);
+    MINNOW_UNROLL
+    for (Index i = 0; i < W; ++i) tile[i].store(to + i * pitch + first);
+  }
+}
+
+}  // namespace detail
+
 /// lanes[i, j] = x[j, i]: `images` <= width images of `size` numbers side by side, missing ones
 /// zero.
 template <class T>
 void interleave(T* lanes, const T* x, Index images, Index size) {
-  using V = Pack<T>;
-  constexpr Index width = V::width;
-  Index i = 0;
-  if (images == width) {
-    for (; i + width <= size; i += width) {
-      V block[static_cast<std::size_t>(width)];
-      for (Index j = 0; j < width; ++j) block[j] = V::load(x + j * size + i);
-      transpose(block);
-      for (Index j = 0; j < width; ++j) block[j].store(lanes + (i + j) * width);
-    }
-  }
-  for (; i < size; ++i)
+  constexpr Index width = Pack<T>::width;
+  if (images == width && size >= width) return detail::to_lanes(lanes, x, size);
+  for (Index i = 0; i < size; ++i)
     for (Index j = 0; j < width; ++j) lanes[i * width + j] = j < images ? x[j * size + i] : T(0);
 }
 
 /// x[j, i] = lanes[i, j] for the `images` <= width images that are there.
 template <class T>
 void separate(T* x, const T* lanes, Index images, Index size) {
-  using V = Pack<T>;
-  constexpr Index width = V::width;
-  Index i = 0;
-  if (images == width) {
-    for (; i + width <= size; i += width) {
-      V block[static_cast<std::size_t>(width)];
-      for (Index j = 0; j < width; ++j) block[j] = V::load(lanes + (i + j) * width);
-      transpose(block);
-      for (Index j = 0; j < width; ++j) block[j].store(x + j * size + i);
-    }
-  }
-  for (; i < size; ++i)
-    for (Index j = 0; j < images; ++j) x[j * size + i] = lanes[i * width + j];
+  if (images == Pack<T>::width && size >= images) return detail::from_lanes(x, lanes, size);
+  for (Index i = 0; i < size; ++i)
+    for (Index j = 0; j < images; ++j) x[j * size + i] = lanes[i * Pack<T>::width + j];
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

@@ -15,6 +15,7 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/simd.hpp"
+#include "minnow/kernels/lanes.hpp"
 #include "minnow/kernels/row_norm.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
@@ -53,40 +54,7 @@ struct ShortRows {
   }
 };
 
-/// lanes[j][i] = from[i][j], for from [W][pitch] and lanes [pitch][W], pitch >= W.
-template <class T>
-void to_lanes(T* lanes, const T* from, Index pitch) {
-  constexpr Index W = Pack<T>::width;
-  for (Index j = 0; j < pitch; j += W) {
-    const Index first = std::min(j, pitch - W);  // the last tile overlaps the one before it
-    Pack<T> tile[W];
-    MINNOW_UNROLL
-    for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(from + i * pitch + first);
-    // The next block, in order: the hardware does not see through W rows read at a time.
-    MINNOW_UNROLL
-    for (Index i = 0; i < W; ++i) __builtin_prefetch(from + W * pitch + (j + i) * W);
-    transpose(tile);
-    MINNOW_UNROLL
-    for (Index i = 0; i < W; ++i) tile[i].store(lanes + (first + i) * W);
-  }
-}
-
-/// to[i][j] = lanes[j][i], for to [W][pitch] and lanes [pitch][W], pitch >= W.
-template <class T>
-void from_lanes(T* to, const T* lanes, Index pitch) {
-  constexpr Index W = Pack<T>::width;
-  for (Index j = 0; j < pitch; j += W) {
-    const Index first = std::min(j, pitch - W);
-    Pack<T> tile[W];
-    MINNOW_UNROLL
-    for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(lanes + (first + i) * W);
-    transpose(tile);
-    MINNOW_UNROLL
-    for (Index i = 0; i < W; ++i) tile[i].store(to + i * pitch + first);
-  }
-}
-
-/// The same for one number a row, such as its mean: memory [W][k], lanes [W][W] of which k rows
+/// `to_lanes` for one number a row, such as its mean: memory [W][k], lanes [W][W] of which k rows
 /// count.
 template <class T>
 void row_values_to_lanes(T* lanes, const T* from, Index k) {
@@ -239,7 +207,7 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
   constexpr Index W = Pack<T>::width;
   alignas(memory_alignment) typename ShortRows<T>::Block lanes;
   alignas(memory_alignment) typename ShortRows<T>::RowValues means, rstds;
-  to_lanes(lanes, x, shape.pitch);
+  to_lanes<true>(lanes, x, shape.pitch);
   Pack<T> overflow = Pack<T>::zero();
   for_sets(shape.k, [&](Index j, auto sets) {
     overflow +=
@@ -264,8 +232,8 @@ void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T
   constexpr Index W = Pack<T>::width;
   alignas(memory_alignment) typename ShortRows<T>::Block dy_lanes, x_lanes;
   alignas(memory_alignment) typename ShortRows<T>::RowValues means, rstds;
-  to_lanes(dy_lanes, dy, shape.pitch);
-  to_lanes(x_lanes, x, shape.pitch);
+  to_lanes<true>(dy_lanes, dy, shape.pitch);
+  to_lanes<true>(x_lanes, x, shape.pitch);
   if constexpr (centered) row_values_to_lanes(means, mean, shape.k);
   row_values_to_lanes(rstds, rstd, shape.k);
   for_sets(shape.k, [&](Index j, auto sets) {

@@ -78,6 +78,7 @@ class Sequential : public Module<T> {
   /// What runs how for an input of shape x [N, ...], a line for each stage and each single layer.
   std::string plan_report(const Shape& x) {
     const NoGrad no_grad;
+    const detail::EvalScope<T> eval(*this);
     std::string report;
     const auto line = [&](std::size_t first, std::size_t count, std::string_view what,
                           std::string_view how) {
@@ -96,11 +97,8 @@ class Sequential : public Module<T> {
         for (const Index size : plan->y) next.push_back(size);
         shape = next;
       } else {
-        const bool training = this->is_training();
-        this->eval();
         line(i, 1, this->children()[i].second->name(), "layer by layer");
         shape = call(i++, Tensor<T>::zeros(shape)).shape();
-        this->train(training);
       }
     }
     return report;

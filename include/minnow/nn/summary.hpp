@@ -69,36 +69,6 @@ struct Summary {
 
 namespace detail {
 
-/// Puts every module below `model` into eval mode, and back into the mode it was in.
-template <class T>
-class EvalScope {
- public:
-  explicit EvalScope(Module<T>& model) : model_(model) {
-    remember(model);
-    model.eval();
-  }
-  ~EvalScope() {
-    auto mode = modes_.cbegin();
-    restore(model_, mode);
-  }
-  EvalScope(const EvalScope&) = delete;
-  EvalScope& operator=(const EvalScope&) = delete;
-
- private:
-  void remember(const Module<T>& module) {
-    modes_.push_back(module.is_training());
-    for (const auto& [key, child] : module.children()) remember(*child);
-  }
-  // A parent's `train` reaches all below it, so parents come first.
-  void restore(Module<T>& module, std::vector<bool>::const_iterator& mode) {
-    module.train(*mode++);
-    for (const auto& [key, child] : module.children()) restore(*child, mode);
-  }
-
-  Module<T>& model_;
-  std::vector<bool> modes_;
-};
-
 class RandomStateScope {
  public:
   RandomStateScope() : before_(default_generator().state()) {}
