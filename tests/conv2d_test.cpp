@@ -74,27 +74,35 @@ void check_kernels(
       dweight0[at_weight] += dy[at_y] * x[at_x];
     });
 
-    Numbers<T> y(y_size(s), place), dx(x_size(s), place), dbias(s.k, place);
-    before();
-    kernels::conv2d_forward(y.data(), x.data(), weight.data(), static_cast<const T*>(nullptr), s);
-    REQUIRE(first_difference(y, y0) == -1);
-    REQUIRE(y.intact());
-
+    // The sizes choose one of the ways; each must be right for all that it can do.
+    auto shifted0 = y0;
     auto dbias0 = zeros(s.k);
     for (Index i = 0; i < y_size(s); ++i) {
       dbias0[i / plane % s.k] += dy[i];
-      y0[i] += bias[i / plane % s.k];
+      shifted0[i] += bias[i / plane % s.k];
     }
-    Numbers<T> shifted(y_size(s), place);
-    kernels::conv2d_forward(shifted.data(), x.data(), weight.data(), bias.data(), s);
-    REQUIRE(first_difference(shifted, y0) == -1);
-    REQUIRE(shifted.intact());
-
-    before();
-    kernels::conv2d_backward_data(dx.data(), dy.data(), weight.data(), s);
-    REQUIRE(first_difference(dx, dx0) == -1);
-    REQUIRE(dx.intact());
-    // The sizes choose one of two ways; either must be right for all.
+    for (const auto forward : {&kernels::conv2d_forward<T>, &kernels::detail::forward_by_planes<T>,
+                               &kernels::detail::forward_by_channels<T>}) {
+      Numbers<T> y(y_size(s), place), shifted(y_size(s), place);
+      before();
+      forward(y.data(), x.data(), weight.data(), static_cast<const T*>(nullptr), s);
+      REQUIRE(first_difference(y, y0) == -1);
+      REQUIRE(y.intact());
+      forward(shifted.data(), x.data(), weight.data(), bias.data(), s);
+      REQUIRE(first_difference(shifted, shifted0) == -1);
+      REQUIRE(shifted.intact());
+    }
+    for (const auto backward_data :
+         {&kernels::conv2d_backward_data<T>, &kernels::detail::backward_data_by_planes<T>,
+          &kernels::detail::backward_data_by_channels<T>}) {
+      if (backward_data == &kernels::detail::backward_data_by_channels<T> && s.stride != Size2(1))
+        continue;
+      Numbers<T> dx(x_size(s), place);
+      before();
+      backward_data(dx.data(), dy.data(), weight.data(), s);
+      REQUIRE(first_difference(dx, dx0) == -1);
+      REQUIRE(dx.intact());
+    }
     for (const auto backward_weight :
          {&kernels::conv2d_backward_weight<T>, &kernels::detail::backward_weight_by_planes<T>,
           &kernels::detail::backward_weight_by_channels<T>}) {
@@ -104,6 +112,7 @@ void check_kernels(
       REQUIRE(first_difference(dweight, dweight0) == -1);
       REQUIRE(dweight.intact());
     }
+    Numbers<T> dbias(s.k, place);
     kernels::conv2d_backward_bias(dbias.data(), dy.data(), s.n, s.k, plane);
     REQUIRE(first_difference(dbias, dbias0) == -1);
     REQUIRE(dbias.intact());
@@ -227,6 +236,19 @@ TEST_CASE_TEMPLATE("convolutions of widths and channels around a pack and a tile
   }
   for (Index k = 1; k <= 2 * kernels::tile_rows + 2; ++k)
     check_kernels<T>({.n = 2, .c = 3, .h = 4, .w = 5, .k = k, .kernel = 2});
+  // Channels in lanes: rows around a tile of positions, channels around two packs.
+  constexpr Index positions = kernels::detail::tile_positions;
+  for (Index width : {positions / 2 - 1, positions / 2, positions - 1, positions, positions + 1,
+                      positions + positions / 2, 2 * positions + 1})
+    check_kernels<T>({.n = 2,
+                      .c = 2 * w + 1,
+                      .h = 2,
+                      .w = width,
+                      .k = 2 * w,
+                      .kernel = {1, 3},
+                      .padding = {0, 1}});
+  for (Index k : {w, w + 1, 2 * w - 1, 2 * w, 2 * w + 1, 3 * w, 4 * w + 1})
+    check_kernels<T>({.n = 2, .c = k, .h = 3, .w = positions, .k = k});
   for (Index c = 1; c <= 7; ++c)
     check_kernels<T>({.n = 2, .c = c, .h = 4, .w = 5, .k = 5, .kernel = {1, 2}});
 }

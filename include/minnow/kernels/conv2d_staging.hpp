@@ -13,6 +13,8 @@
 
 #include <algorithm>
 
+#include "minnow/core/memory.hpp"
+#include "minnow/core/parallel.hpp"
 #include "minnow/core/shape.hpp"
 #include "minnow/kernels/tile.hpp"
 
@@ -35,6 +37,11 @@ struct Conv2dSizes {
 };
 
 namespace detail {
+
+/// True for a kernel of one tap that reads its input where it is: all positions are one row.
+inline bool is_flat(const Conv2dSizes& s) {
+  return s.taps() == 1 && s.stride == Size2(1) && s.padding == Size2(0);
+}
 
 /// Where one tap reads along one axis: phase `u % stride` at distance `u / stride`.
 struct Tap {
@@ -94,6 +101,19 @@ void stage_phases(T* out, Index phase_pitch, const T* x, const Conv2dSizes& s, I
     }
 }
 
+/// Where each term (c, a, b) of an output reads in a staged copy [channel][phase][image][row][col]
+/// of rows of `pitch` and `piece_flat` positions a phase.
+inline void term_offsets(Index* offset, const Conv2dSizes& s, Index piece_flat, Index pitch) {
+  for (Index c = 0; c < s.group_c(); ++c)
+    for (Index a = 0; a < s.kernel.h; ++a)
+      for (Index b = 0; b < s.kernel.w; ++b) {
+        const Tap th = tap_of(a, s.dilation.h, s.stride.h),
+                  tw = tap_of(b, s.dilation.w, s.stride.w);
+        const Index phase = (c * s.stride.h + th.phase) * s.stride.w + tw.phase;
+        *offset++ = phase * piece_flat + th.distance * pitch + tw.distance;
+      }
+}
+
 /// How images are cut into pieces that are staged together: several whole images, or a band of rows
 /// of one. `flat` positions of a piece lie at `pitch`, one image `plane` positions after the other.
 struct Pieces {
@@ -125,26 +145,115 @@ Index piece_positions(Index channels, Index least) {
   return std::max(least, budget / std::max<Index>(1, channels));
 }
 
+/// What the next piece will read: asked for little by little while this one is computed, so that
+/// its staging finds it in the second-level cache.
+class Ahead {
+ public:
+  /// Adds what the piece after `piece` stages of an input [images][all_channels][plane]:
+  /// `channels` channels, and of a band of rows as many, beginning at `cols` times their number.
+  template <class T>
+  void add(const T* x, const Pieces& pieces, Index piece, Index all_channels, Index channels,
+           Index plane, Index cols) {
+    const Index next = piece + 1;
+    if (next >= pieces.count()) return;
+    const T* from = x + pieces.image(next) * all_channels * plane;
+    const bool whole = pieces.per_image() == 1;
+    const Index first = whole ? 0 : std::min(plane, pieces.row(next) * cols);
+    const Index size = whole ? channels * plane : std::min(pieces.rows * cols, plane - first);
+    constexpr Index bytes = sizeof(T);
+    streams_[count_++] = {reinterpret_cast<const char*>(from + first),
+                          whole ? pieces.images_of(next) : channels, size * bytes,
+                          (whole ? all_channels : 1) * plane * bytes};
+  }
+
+  /// Says how many calls of `fetch` there will be.
+  void spread(Index calls) {
+    Index lines = 0;
+    for (const Stream& stream : streams_)
+      lines += stream.segments * ((stream.size + line - 1) / line);
+    share_ = (lines + calls - 1) / std::max<Index>(1, calls);
+  }
+  void fetch() {
+    for (Index i = 0; i < share_; ++i) {
+      Stream& stream = streams_[streams_[0].segments > 0 ? 0 : 1];
+      if (stream.segments == 0) return;
+      __builtin_prefetch(stream.from + at_, 0, 2);
+      if ((at_ += line) < stream.size) continue;
+      at_ = 0;
+      stream.from += stream.pitch;
+      --stream.segments;
+    }
+  }
+
+ private:
+  static constexpr Index line = 64;
+  /// `segments` stretches of `size` bytes, `pitch` bytes apart.
+  struct Stream {
+    const char* from = nullptr;
+    Index segments = 0, size = 0, pitch = 0;
+  };
+  Stream streams_[2];
+  Index count_ = 0, at_ = 0, share_ = 0;
+};
+
 /// Terms that are summed in one go: their packed weights stay in the first-level cache.
 inline constexpr Index conv_depth = 512;
 
+template <class T>
+inline constexpr Index correlate_block = 2 * tile_cols<T>;
+template <class T>
+Index correlate_tiles(Index terms, const TileRows& rows, Index flat) {
+  constexpr Index block = correlate_block<T>;
+  return (terms + conv_depth - 1) / conv_depth * ((flat + block - 1) / block) * rows.count;
+}
+
 /// y[i, p] (+)= sum_r a[r, i] * x[p + offset[r]] for all `rows.items` rows i and p < flat.
 /// a is packed tile by tile, [r][height] each, a tile beginning at row i at a + i * terms. Without
-/// terms y becomes zero.
+/// terms y becomes zero. Fetches ahead
+/// `correlate_tiles` times.
 template <class T>
 void correlate(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index terms,
-               TileRows rows, Index flat, bool accumulate = false) {
+               TileRows rows, Index flat, bool accumulate, Ahead& ahead) {
   if (terms == 0 && !accumulate)
     for (Index i = 0; i < rows.items; ++i) std::fill_n(y + i * y_pitch, flat, T(0));
   // All rows of a pass over a few columns of x while these are in the first-level cache.
-  constexpr Index block = 2 * tile_cols<T>;
+  constexpr Index block = correlate_block<T>;
   for (Index r = 0; r < terms; r += conv_depth)
     for (Index p = 0; p < flat; p += block)
-      for (Index t = 0; t < rows.count; ++t)
+      for (Index t = 0; t < rows.count; ++t) {
+        ahead.fetch();
         tile_row(y + rows.begin(t) * y_pitch + p, y_pitch,
                  a + rows.begin(t) * terms + r * rows.height(t), x + p, offset + r,
                  std::min(conv_depth, terms - r), rows.height(t), std::min(block, flat - p),
                  accumulate || r > 0);
+      }
+}
+
+/// How many partial gradients may exist at a time: each is as large as the weights.
+inline Index most_partials(Index weights) {
+  return weights > 262144 ? 4 : weights > 32768 ? 8 : 16;
+}
+
+/// Calls write(row, totals) for every row of `size` sums: their totals over the chunks of
+/// partial [chunk][rows at place(row)][size], in order and in double.
+template <class T, class Place, class Write>
+void merge_partials(const T* partial, Index chunks, Index rows, Index size, const Place& place,
+                    const Write& write) {
+  const Index workers = worker_count(rows);
+  const Scratch<double> totals(workers * size);
+  parallel_for(
+      rows,
+      [&](Index row, Index worker) {
+        double* total = totals.data() + worker * size;
+        std::fill_n(total, size, 0.0);
+        for (Index chunk = 0; chunk < chunks; ++chunk) {
+          const T* from = partial + (chunk * rows + place(row)) * size;
+          MINNOW_SIMD
+          for (Index i = 0; i < size; ++i) total[i] += static_cast<double>(from[i]);
+        }
+        write(row, total);
+      },
+      workers);
 }
 
 }  // namespace detail

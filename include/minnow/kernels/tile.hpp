@@ -98,7 +98,8 @@ void tile_row(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, 
       for (; cols - j >= wide; j += wide)
         detail::tile<T, M, int{wide_tile_packs}>(y + j, y_pitch, a, x + j, offset, rows, wide,
                                                  accumulate);
-    for (; cols - j >= normal; j += normal)
+    // The last four packs are two pairs: one pack alone leaves too few sums to hide their latency.
+    for (; cols - j >= normal && cols - j != 4 * width; j += normal)
       detail::tile<T, M, int{tile_packs}>(y + j, y_pitch, a, x + j, offset, rows, normal,
                                           accumulate);
     for (; cols - j >= 2 * width; j += 2 * width)

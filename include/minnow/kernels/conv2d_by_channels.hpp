@@ -1,0 +1,411 @@
+#pragma once
+/// @file
+/// Direct convolution with channels in lanes: for wide layers, with stride 1 or without.
+///
+/// A tile is two packs of output channels for 14 (6) neighbouring positions: weights are loaded,
+/// one aligned pack for each term, and every position of x is broadcast. Against positions in
+/// lanes, no row has gaps and no load straddles cache lines; in exchange, channels fill whole
+/// packs, and results are turned once before they are stored.
+
+#include <algorithm>
+
+#include "minnow/kernels/conv2d_staging.hpp"
+#include "minnow/kernels/lanes.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels::detail {
+
+/// Positions of a tile, whose sums fill the registers beside two packs of weights and a position.
+inline constexpr int tile_positions = vector_registers == 32 ? 14 : 6;
+
+/// y[k, j] = shift[k] + sum_r w[r, k] * x[offset[r] + j] for `channels` <= P * W and j < M.
+///
+/// w is [P][terms][W]; a plane of y is `plane` long.
+template <class T, int M, int P>
+void channel_tile(T* y, Index plane, Index channels, const T* x, const Index* offset, const T* w,
+                  Index terms, const T* shift) {
+  using V = Pack<T>;
+  constexpr Index W = V::width;
+  V sums[M][P];
+  MINNOW_UNROLL
+  for (int p = 0; p < P; ++p) {
+    const V start = V::load(shift + p * W);
+    MINNOW_UNROLL
+    for (int i = 0; i < M; ++i) sums[i][p] = start;
+  }
+  for (Index r = 0; r < terms; ++r, w += W) {
+    const T* from = x + offset[r];
+    V weights[P];
+    MINNOW_UNROLL
+    for (int p = 0; p < P; ++p) weights[p] = V::load(w + p * terms * W);
+    MINNOW_UNROLL
+    for (int i = 0; i < M; ++i) {
+      const V position(from[i]);
+      MINNOW_UNROLL
+      for (int p = 0; p < P; ++p) sums[i][p] = fma(position, weights[p], sums[i][p]);
+    }
+  }
+  MINNOW_UNROLL
+  for (int p = 0; p < P; ++p) {
+    MINNOW_UNROLL
+    for (int first = 0; first < M; first += int{W}) {
+      V block[W];
+      MINNOW_UNROLL
+      for (int i = 0; i < int{W}; ++i)
+        block[i] = first + i < M ? sums[std::min(first + i, M - 1)][p] : V::zero();
+      transpose(block);
+      const Index count = std::min<Index>(W, M - first);
+      T* to = y + p * W * plane + first;
+      for (Index lane = 0; lane < std::min(W, channels - p * W); ++lane)
+        block[lane].store(to + lane * plane, count);
+    }
+  }
+}
+
+/// Rows of positions that are computed together.
+struct PositionRows {
+  Index images = 1, rows = 1, cols = 1;
+  Index x_image = 0, x_row = 0;             ///< distances in x
+  Index y_image = 0, y_row = 0, plane = 0;  ///< and in y
+};
+
+/// y[i, k, row, col] = shift[k] + sum_r w[k, r] * x[i, offset[r] + row, col] for k < channels, by
+/// tiles. w is packed [pack of k][terms][W], shift [packs * W].
+template <class T>
+void correlate_channels(T* y, Index channels, const T* x, const Index* offset, const T* w,
+                        Index terms, const T* shift, const PositionRows& at, Ahead ahead) {
+  constexpr Index W = Pack<T>::width, most = tile_positions, half = most / 2;
+  const Index tiles = (channels + 2 * W - 1) / (2 * W) * at.images * at.rows * (at.cols / most + 1);
+  ahead.spread(tiles);
+  // Two packs of weights at a time stay in the second-level cache through all positions.
+  for (Index k = 0; k < channels; k += 2 * W) {
+    const Index left = channels - k;
+    for (Index i = 0; i < at.images; ++i)
+      for (Index row = 0; row < at.rows; ++row) {
+        const T* from = x + i * at.x_image + row * at.x_row;
+        T* to = y + i * at.y_image + k * at.plane + row * at.y_row;
+        const auto tile = [&](auto size, Index col) {
+          ahead.fetch();
+          const auto run = [&](auto packs) {
+            channel_tile<T, size, packs>(to + col, at.plane, left, from + col, offset,
+                                         w + k * terms, terms, shift + k);
+          };
+          left > W ? run(std::integral_constant<int, 2>{}) : run(std::integral_constant<int, 1>{});
+        };
+        Index col = 0;
+        // The last tile of a row overlaps the one before it.
+        for (; at.cols >= most && at.cols - col > half; col += most)
+          tile(std::integral_constant<int, int{most}>{}, std::min(col, at.cols - most));
+        for (; at.cols >= half && col < at.cols; col += half)
+          tile(std::integral_constant<int, int{half}>{}, std::min(col, at.cols - half));
+        for (; col < at.cols; ++col) tile(std::integral_constant<int, 1>{}, col);
+      }
+  }
+}
+
+/// How sums over staged planes are cut for threads: a piece of images and a group at a time, and
+/// for few images also the packs of output channels.
+struct ChannelItems {
+  Index pieces, groups, packs, parts;
+
+  ChannelItems(Index piece_count, Index group_count, Index channels, Index width)
+      : pieces(piece_count), groups(group_count), packs((channels + width - 1) / width) {
+    constexpr Index enough = 8;
+    const Index pairs = (packs + 1) / 2, items = std::max<Index>(1, pieces * groups);
+    parts = std::clamp<Index>((enough + items - 1) / items, 1, std::max<Index>(1, pairs));
+  }
+  Index count() const { return pieces * groups * parts; }
+  /// The first pack of a part: parts consist of whole pairs of packs.
+  Index first_pack(Index part) const { return std::min(packs, (packs + 1) / 2 * part / parts * 2); }
+};
+
+/// Packs weights [channels][terms] as [group][pack of channels][terms][W], with zeros for channels
+/// that do not exist.
+template <class T>
+void pack_channels(T* packed, const T* weight, Index groups, Index channels, Index terms) {
+  constexpr Index W = Pack<T>::width;
+  const Index packs = (channels + W - 1) / W;
+  parallel_chunks(groups * packs, W * terms, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const Index channel = i % packs * W;
+      interleave(packed + i * W * terms, weight + (i / packs * channels + channel) * terms,
+                 std::min(W, channels - channel), terms);
+    }
+  });
+}
+
+/// The bias in the same order, or zeros for null.
+template <class T>
+void pack_bias(T* packed, const T* bias, Index groups, Index channels, Index packs) {
+  constexpr Index W = Pack<T>::width;
+  std::fill_n(packed, groups * packs * W, T(0));
+  if (!bias) return;
+  for (Index g = 0; g < groups; ++g)
+    std::copy_n(bias + g * channels, channels, packed + g * packs * W);
+}
+
+/// The same sizes, but small planes of a kernel of one tap as one row each: longer rows fill their
+/// tiles better.
+template <class T>
+Conv2dSizes with_long_rows(Conv2dSizes s) {
+  if (!is_flat(s) || s.h * s.w > piece_positions<T>(s.group_c(), 192)) return s;
+  s.w *= s.h;
+  s.h = 1;
+  return s;
+}
+
+template <class T>
+void forward_by_channels(T* y, const T* x, const T* weight, const T* bias,
+                         const Conv2dSizes& sizes) {
+  constexpr Index W = Pack<T>::width;
+  const Conv2dSizes s = with_long_rows<T>(sizes);
+  const Index oh = s.oh(), ow = s.ow(), terms = s.terms(), channels = s.group_c();
+  if (s.n * s.k * oh * ow == 0) return;
+  const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, s.stride.h);
+  const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
+  const Index pitch = ow + reach_w, phases = s.stride.h * s.stride.w;
+  const Pieces pieces =
+      make_pieces(s.n, oh, pitch, reach_h, piece_positions<T>(channels * phases, 192));
+  // A kernel of one tap reads x where it is, others a staged copy.
+  const bool in_place = is_flat(s);
+  const Index piece_flat = in_place ? s.h * s.w : pieces.images * (pieces.rows + reach_h) * pitch;
+
+  const ChannelItems items(pieces.count(), s.groups, s.group_k(), W);
+  const Scratch<Index> offset(terms);
+  term_offsets(offset.data(), s, piece_flat, pitch);
+  const Scratch<T> packed(s.groups * items.packs * W * terms), shift(s.groups * items.packs * W);
+  pack_channels(packed.data(), weight, s.groups, s.group_k(), terms);
+  pack_bias(shift.data(), bias, s.groups, s.group_k(), items.packs);
+
+  const Index staged_size = in_place ? 0 : channels * phases * piece_flat;
+  const Chunks chunks = make_chunks(items.count(), s.group_k() * terms * piece_flat);
+  const Index workers = worker_count(chunks.count);
+  const Scratch<T> scratch(workers * staged_size);
+  const auto run = [&](Index chunk, Index worker) {
+    T* staged = scratch.data() + worker * staged_size;
+    for (Index item = chunks.begin(chunk); item < chunks.end(chunk); ++item) {
+      const Index part = item % items.parts, group = item / items.parts % s.groups;
+      const Index piece = item / (items.parts * s.groups);
+      const Index image = pieces.image(piece), images = pieces.images_of(piece);
+      const Index row = pieces.row(piece), count = pieces.rows_of(piece);
+      const T* from = x + (image * s.c + group * channels) * s.h * s.w;
+      for (Index c = 0; c < channels && !in_place; ++c)
+        stage_phases(staged + c * phases * piece_flat, piece_flat, from + c * s.h * s.w, s, images,
+                     row, count + reach_h, pitch);
+      const PositionRows at{.images = images,
+                            .rows = count,
+                            .cols = ow,
+                            .x_image = in_place ? s.c * piece_flat : (count + reach_h) * pitch,
+                            .x_row = pitch,
+                            .y_image = s.k * oh * ow,
+                            .y_row = ow,
+                            .plane = oh * ow};
+      const Index first = items.first_pack(part) * W;
+      const Index last = std::min(s.group_k(), items.first_pack(part + 1) * W);
+      Ahead ahead;
+      ahead.add(x + group * channels * s.h * s.w, pieces, piece, s.c, channels, s.h * s.w,
+                s.stride.h * s.w);
+      const Index at_pack = group * items.packs * W + first;
+      correlate_channels(y + ((image * s.k + group * s.group_k() + first) * oh + row) * ow,
+                         last - first, in_place ? from + row * ow : staged, offset.data(),
+                         packed.data() + at_pack * terms, terms, shift.data() + at_pack, at, ahead);
+    }
+  };
+  parallel_for(chunks.count, run, workers);
+}
+
+/// Stride 1 only: with another, the rows of dx that a phase of taps makes are not neighbours.
+template <class T>
+void backward_data_by_channels(T* dx, const T* dy, const T* weight, const Conv2dSizes& sizes) {
+  constexpr Index W = Pack<T>::width;
+  const Conv2dSizes s = with_long_rows<T>(sizes);
+  const Index oh = s.oh(), ow = s.ow(), channels = s.group_k(), taps = s.taps();
+  if (s.n * s.c * s.h * s.w == 0) return;
+  const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, 1);
+  const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, 1);
+  const Index pitch = s.w + reach_w, terms = channels * taps;
+  const Pieces pieces = make_pieces(s.n, s.h, pitch, reach_h, piece_positions<T>(channels, 192));
+  const bool in_place = is_flat(s);
+  const Index piece_flat = in_place ? s.h * s.w : pieces.images * (pieces.rows + reach_h) * pitch;
+
+  const ChannelItems items(pieces.count(), s.groups, s.group_c(), W);
+  const Scratch<Index> offset(terms);
+  for (Index k = 0, r = 0; k < channels; ++k)
+    for (Index a = 0; a < s.kernel.h; ++a)
+      for (Index b = 0; b < s.kernel.w; ++b, ++r)
+        offset.data()[r] =
+            k * piece_flat + (reach_h - a * s.dilation.h) * pitch + reach_w - b * s.dilation.w;
+  const Scratch<T> packed(s.groups * items.packs * W * terms), shift(items.packs * W);
+  std::fill_n(shift.data(), items.packs * W, T(0));
+  parallel_chunks(s.groups * channels, items.packs * W * taps, [&](Index begin, Index end) {
+    for (Index k = begin; k < end; ++k)
+      for (Index pack = 0; pack < items.packs; ++pack)
+        interleave(
+            packed.data() + ((k / channels * items.packs + pack) * terms + k % channels * taps) * W,
+            weight + (k * s.group_c() + pack * W) * taps, std::min(W, s.group_c() - pack * W),
+            taps);
+  });
+
+  const Index staged_size = in_place ? 0 : channels * piece_flat;
+  const Chunks chunks = make_chunks(items.count(), s.group_c() * (terms + 1) * piece_flat);
+  const Index workers = worker_count(chunks.count);
+  const Scratch<T> scratch(workers * staged_size);
+  const auto run = [&](Index chunk, Index worker) {
+    T* staged = scratch.data() + worker * staged_size;
+    for (Index item = chunks.begin(chunk); item < chunks.end(chunk); ++item) {
+      const Index part = item % items.parts, group = item / items.parts % s.groups;
+      const Index piece = item / (items.parts * s.groups);
+      const Index image = pieces.image(piece), images = pieces.images_of(piece);
+      const Index row = pieces.row(piece), count = pieces.rows_of(piece);
+      const Index plane = (count + reach_h) * pitch;
+      const T* from = dy + (image * s.k + group * channels) * oh * ow;
+      for (Index k = 0; k < channels && !in_place; ++k)
+        for (Index i = 0; i < images; ++i)
+          stage_plane(staged + k * piece_flat + i * plane, from + (i * s.k + k) * oh * ow, oh, ow,
+                      s.padding.h + row - reach_h, 1, count + reach_h, s.padding.w - reach_w, 1,
+                      pitch);
+      const PositionRows at{.images = images,
+                            .rows = count,
+                            .cols = s.w,
+                            .x_image = in_place ? s.k * piece_flat : plane,
+                            .x_row = pitch,
+                            .y_image = s.c * s.h * s.w,
+                            .y_row = s.w,
+                            .plane = s.h * s.w};
+      const Index first = items.first_pack(part) * W;
+      const Index last = std::min(s.group_c(), items.first_pack(part + 1) * W);
+      Ahead ahead;
+      ahead.add(dy + group * channels * oh * ow, pieces, piece, s.k, channels, oh * ow, ow);
+      correlate_channels(dx + ((image * s.c + group * s.group_c() + first) * s.h + row) * s.w,
+                         last - first, in_place ? from + row * ow : staged, offset.data(),
+                         packed.data() + (group * items.packs * W + first) * terms, terms,
+                         shift.data(), at, ahead);
+    }
+  };
+  parallel_for(chunks.count, run, workers);
+}
+
+/// out[p, c] = x[c, p] for p < flat and c < channels; a plane of x is `plane` long.
+template <class T>
+void turn(T* out, const T* x, Index channels, Index flat, Index plane) {
+  constexpr Index W = Pack<T>::width;
+  const Index whole = channels / W * W;
+  Index p = 0;
+  for (; p + W <= flat; p += W)
+    for (Index c = 0; c < whole; c += W) {
+      Pack<T> block[W];
+      MINNOW_UNROLL
+      for (Index j = 0; j < W; ++j) block[j] = Pack<T>::load(x + (c + j) * plane + p);
+      transpose(block);
+      MINNOW_UNROLL
+      for (Index j = 0; j < W; ++j) block[j].store(out + (p + j) * channels + c);
+    }
+  for (Index c = 0; c < channels; ++c)
+    for (Index rest = c < whole ? p : 0; rest < flat; ++rest)
+      out[rest * channels + c] = x[c * plane + rest];
+}
+
+/// The same for a tile's few channels.
+template <class T>
+void turn_few(T* out, const T* x, Index channels, Index flat, Index plane) {
+  constexpr Index W = Pack<T>::width;
+  Index p = 0;
+  for (; channels <= W && p + W <= flat; p += W) {
+    Pack<T> block[W];
+    MINNOW_UNROLL
+    for (Index j = 0; j < W; ++j)
+      block[j] = j < channels ? Pack<T>::load(x + j * plane + p) : Pack<T>::zero();
+    transpose(block);
+    MINNOW_UNROLL
+    for (Index j = 0; j < W; ++j) block[j].store(out + (p + j) * channels, channels);
+  }
+  for (; p < flat; ++p)
+    for (Index j = 0; j < channels; ++j) out[p * channels + j] = x[j * plane + p];
+}
+
+/// For many channels: a matrix product of dy with x turned so that channels are its columns, one
+/// for each tap. No row has gaps here: the terms are the positions of the outputs, wherever they
+/// lie.
+template <class T>
+void backward_weight_by_channels(T* dweight, const T* dy, const T* x, const Conv2dSizes& s) {
+  const Index oh = s.oh(), ow = s.ow(), channels = s.group_c(), taps = s.taps();
+  const Index weights = s.k * channels * taps;
+  const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, s.stride.h);
+  const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
+  const Index pitch = ow + reach_w, phases = s.stride.h * s.stride.w;
+  const auto pieces = make_pieces(std::max<Index>(1, s.n), oh, pitch, reach_h,
+                                  piece_positions<T>(2 * channels * phases + s.group_k(), 256));
+  const Index piece_flat = pieces.images * (pieces.rows + reach_h) * pitch;
+  const Index piece_terms = pieces.images * pieces.rows * ow;
+  const TileRows rows{s.group_k()};
+  const bool in_place = is_flat(s);
+
+  const Chunks chunks =
+      make_chunks(s.n == 0 ? 0 : pieces.count(), weights * piece_terms, most_partials(weights));
+  const Scratch<T> partial(std::max<Index>(1, chunks.count) * weights);
+  const Index workers = worker_count(chunks.count);
+  const Index planes_size = in_place ? 0 : channels * piece_flat;
+  const Index turned_size = phases * piece_flat * channels + tile_cols<T>;
+  const Index packed_size = s.group_k() * piece_terms;
+  const Scratch<T> scratch(workers * (phases * planes_size + turned_size + packed_size));
+  const Scratch<Index> offsets(workers * piece_terms);
+  const auto run = [&](Index chunk, Index worker) {
+    T* planes = scratch.data() + worker * (phases * planes_size + turned_size + packed_size);
+    T *turned = planes + phases * planes_size, *packed = turned + turned_size;
+    Index* offset = offsets.data() + worker * piece_terms;
+    T* sums = partial.data() + chunk * weights;
+    std::fill_n(sums, weights, T(0));
+    std::fill_n(turned + turned_size - tile_cols<T>, tile_cols<T>, T(0));
+    for (Index piece = chunks.begin(chunk); piece < chunks.end(chunk); ++piece) {
+      const Index image = pieces.image(piece), images = pieces.images_of(piece);
+      const Index row = pieces.row(piece), count = pieces.rows_of(piece);
+      const Index plane = (count + reach_h) * pitch, terms = images * count * ow;
+      for (Index i = 0, r = 0; i < images; ++i)
+        for (Index line = 0; line < count; ++line)
+          for (Index j = 0; j < ow; ++j, ++r) offset[r] = (i * plane + line * pitch + j) * channels;
+      for (Index g = 0; g < s.groups; ++g) {
+        const T* from = x + (image * s.c + g * channels) * s.h * s.w;
+        for (Index i = 0; i < images && in_place; ++i)
+          turn(turned + i * plane * channels, from + (i * s.c * s.h + row) * s.w, channels, plane,
+               s.h * s.w);
+        for (Index c = 0; c < channels && !in_place; ++c)
+          stage_phases(planes + c * piece_flat, planes_size, from + c * s.h * s.w, s, images, row,
+                       count + reach_h, pitch);
+        for (Index phase = 0; phase < phases && !in_place; ++phase)
+          turn(turned + phase * piece_flat * channels, planes + phase * planes_size, channels,
+               images * plane, piece_flat);
+        for (Index t = 0; t < rows.count; ++t)
+          for (Index i = 0; i < images; ++i)
+            turn_few(packed + rows.begin(t) * terms + i * count * ow * rows.height(t),
+                     dy + (((image + i) * s.k + g * s.group_k() + rows.begin(t)) * oh + row) * ow,
+                     rows.height(t), count * ow, oh * ow);
+        Ahead ahead;
+        ahead.add(x + g * channels * s.h * s.w, pieces, piece, s.c, channels, s.h * s.w,
+                  s.stride.h * s.w);
+        ahead.add(dy + g * s.group_k() * oh * ow, pieces, piece, s.k, s.group_k(), oh * ow, ow);
+        ahead.spread(taps * correlate_tiles<T>(terms, rows, channels));
+        for (Index tap = 0; tap < taps; ++tap) {
+          const auto th = tap_of(tap / s.kernel.w, s.dilation.h, s.stride.h);
+          const auto tw = tap_of(tap % s.kernel.w, s.dilation.w, s.stride.w);
+          const Index shift =
+              (th.phase * s.stride.w + tw.phase) * piece_flat + th.distance * pitch + tw.distance;
+          correlate(sums + (g * taps + tap) * s.group_k() * channels, channels, packed,
+                    turned + shift * channels, offset, terms, rows, channels, true, ahead);
+        }
+      }
+    }
+  };
+  parallel_for(chunks.count, run, workers);
+  // The sums lie [group][tap][k][c], the weights [group][k][c][tap].
+  merge_partials(
+      partial.data(), chunks.count, s.k * taps, channels,
+      [&](Index row) {
+        const Index k = row / taps, tap = row % taps;
+        return (k / s.group_k() * taps + tap) * s.group_k() + k % s.group_k();
+      },
+      [&](Index row, const double* totals) {
+        T* to = dweight + row / taps * channels * taps + row % taps;
+        for (Index c = 0; c < channels; ++c) to[c * taps] = static_cast<T>(totals[c]);
+      });
+}
+
+}  // namespace minnow::inline MINNOW_ABI::kernels::detail
