@@ -9,17 +9,18 @@ using namespace bench;
 namespace {
 
 constexpr const char* how_it_works = R"(
-Two kernels. "minnow" is the general one, NCHW inside and outside: a plane of pitch W is read as one long
-row, so the output at flat position p is the sum of w[c, a, b] * x[p + c * plane + a * W + b]: the inner
-loop of a matrix product, with shifted views of x in place of a copied matrix. Blocks of 8 output
-channels by 3 registers of positions stay in registers, weights are broadcast from the first-level
-cache. The few columns at each row's end that belong to no output are computed and thrown away.
-"lanes" is the plan's: 16 images interleaved, one a lane, so that the plain scalar convolution with
-registers for numbers has no tail, no unaligned load and no waste, whatever the number of channels; it is
-what a Sequential runs for small images. Interleaving is not counted here, as oneDNN's own layouts are
-not (images are interleaved once at a network's entry).
-Backward to the input is the same kernel over dy with reversed weights; backward to the weights holds
-weight sums in registers over all positions of a chunk of images.
+Three ways, chosen by the sizes: what lies in the lanes of a register.
+Positions (any sizes and options): a plane of pitch W is read as one long row, so the output at flat
+position p is the sum of w[c, a, b] * x[p + c * plane + a * W + b]: the inner loop of a matrix product, with
+shifted views of x in place of a copied matrix. 8 output channels by 3 registers of positions stay in
+registers; the few columns at each row's end that belong to no output are thrown away.
+Output channels (wide layers): 14 positions by 2 registers of channels; weights are loaded, each position
+is broadcast. No gaps, no load that straddles lines; the next piece of x is fetched ahead.
+Images (batches of small images): 16 images interleaved, one a lane, so that the plain scalar convolution
+with registers for numbers has no tail and no waste, whatever the number of channels. "minnow"
+interleaves and separates; "lanes" is the part in between, which is all that a Sequential's plan pays
+between layers. Backward to the input is the same over dy with reversed weights; backward to the
+weights holds sums for weights in registers over many positions.
 )";
 
 struct ConvSize {
@@ -73,7 +74,8 @@ class Lanes {
       : sizes_{s.c, s.h, s.h, s.k, s.kernel},
         n_(s.n),
         packets_(kernels::packet_count<float>(s.n)),
-        offsets_(kernels::lane_conv2d_offsets<float>(sizes_)),
+        forward_offsets_({sizes_.terms()}),
+        backward_offsets_({sizes_.k * s.kernel * s.kernel}),
         forward_weight_(weight.shape()),
         backward_weight_(weight.shape()),
         x_(lanes_of(s.c * s.h * s.h)),
@@ -81,6 +83,8 @@ class Lanes {
         dy_(Tensor<float>::zeros({packets_, sizes_.k * sizes_.oh() * sizes_.bordered_w() * width})),
         dx_(x_.shape()),
         dweight_({packets_, weight.size()}) {
+    kernels::lane_conv2d_forward_offsets<float>(forward_offsets_.data(), sizes_);
+    kernels::lane_conv2d_backward_offsets<float>(backward_offsets_.data(), sizes_);
     kernels::lane_conv2d_pack_forward(forward_weight_.data(), weight.data(), sizes_);
     kernels::lane_conv2d_pack_backward(backward_weight_.data(), weight.data(), sizes_);
     for (Index p = 0; p < packets_; ++p)
@@ -98,25 +102,27 @@ class Lanes {
 
   void forward() {
     parallel_for(packets_, [&](Index p) {
-      kernels::lane_conv2d_forward(at(y_, p), at(x_, p), forward_weight_.data(), offsets_, sizes_);
+      kernels::lane_conv2d_forward(at(y_, p), at(x_, p), forward_weight_.data(),
+                                   forward_offsets_.data(), sizes_);
     });
   }
   void backward_data() {
     parallel_for(packets_, [&](Index p) {
-      kernels::lane_conv2d_backward_data(at(dx_, p), at(dy_, p), backward_weight_.data(), offsets_,
-                                         sizes_);
+      kernels::lane_conv2d_backward_data(at(dx_, p), at(dy_, p), backward_weight_.data(),
+                                         backward_offsets_.data(), sizes_);
     });
   }
   void backward_weight(Tensor<float> dweight) {
     parallel_for(packets_, [&](Index p) {
-      kernels::lane_conv2d_backward_weight(at(dweight_, p), at(dy_, p), at(x_, p), offsets_,
-                                           sizes_);
+      kernels::lane_conv2d_backward_weight(at(dweight_, p), at(dy_, p), at(x_, p),
+                                           forward_offsets_.data(), sizes_);
     });
-    for (Index j = 0; j < dweight.size(); ++j) {
-      double sum = 0;
-      for (Index p = 0; p < packets_; ++p) sum += double{dweight_[p * dweight.size() + j]};
-      dweight[j] = static_cast<float>(sum);
-    }
+    kernels::detail::merge_partials(
+        dweight_.data(), packets_, sizes_.k, sizes_.terms(), [](Index k) { return k; },
+        [&](Index k, const double* totals) {
+          for (Index r = 0; r < sizes_.terms(); ++r)
+            dweight[k * sizes_.terms() + r] = static_cast<float>(totals[r]);
+        });
   }
   void store_y(Tensor<float> y) { separate(y, y_); }
   void store_dx(Tensor<float> dx) { separate(dx, dx_); }
@@ -135,7 +141,7 @@ class Lanes {
 
   kernels::LaneConv2dSizes sizes_;
   Index n_, packets_;
-  kernels::LaneConv2dOffsets offsets_;
+  Tensor<Index> forward_offsets_, backward_offsets_;
   Tensor<float> forward_weight_, backward_weight_, x_, y_, dy_, dx_, dweight_;
 };
 

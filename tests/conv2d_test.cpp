@@ -81,8 +81,11 @@ void check_kernels(
       dbias0[i / plane % s.k] += dy[i];
       shifted0[i] += bias[i / plane % s.k];
     }
-    for (const auto forward : {&kernels::conv2d_forward<T>, &kernels::detail::forward_by_planes<T>,
-                               &kernels::detail::forward_by_channels<T>}) {
+    const bool fits_lanes = kernels::detail::fits_lanes(s);
+    for (const auto forward :
+         {&kernels::conv2d_forward<T>, &kernels::detail::forward_by_planes<T>,
+          &kernels::detail::forward_by_channels<T>, &kernels::detail::forward_by_images<T>}) {
+      if (forward == &kernels::detail::forward_by_images<T> && !fits_lanes) continue;
       Numbers<T> y(y_size(s), place), shifted(y_size(s), place);
       before();
       forward(y.data(), x.data(), weight.data(), static_cast<const T*>(nullptr), s);
@@ -94,7 +97,9 @@ void check_kernels(
     }
     for (const auto backward_data :
          {&kernels::conv2d_backward_data<T>, &kernels::detail::backward_data_by_planes<T>,
-          &kernels::detail::backward_data_by_channels<T>}) {
+          &kernels::detail::backward_data_by_channels<T>,
+          &kernels::detail::backward_data_by_images<T>}) {
+      if (backward_data == &kernels::detail::backward_data_by_images<T> && !fits_lanes) continue;
       if (backward_data == &kernels::detail::backward_data_by_channels<T> && s.stride != Size2(1))
         continue;
       Numbers<T> dx(x_size(s), place);
@@ -105,7 +110,10 @@ void check_kernels(
     }
     for (const auto backward_weight :
          {&kernels::conv2d_backward_weight<T>, &kernels::detail::backward_weight_by_planes<T>,
-          &kernels::detail::backward_weight_by_channels<T>}) {
+          &kernels::detail::backward_weight_by_channels<T>,
+          &kernels::detail::backward_weight_by_images<T>}) {
+      if (backward_weight == &kernels::detail::backward_weight_by_images<T> && !fits_lanes)
+        continue;
       Numbers<T> dweight(weight_size(s), place);
       before();
       backward_weight(dweight.data(), dy.data(), x.data(), s);

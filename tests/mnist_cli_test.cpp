@@ -305,7 +305,9 @@ TEST_CASE("a download shows a bar for each file, and tells which mirror fails") 
   for (const char* file : {"train-images", "train-labels", "t10k-images", "t10k-labels"})
     CHECK(contains(all.output, file));
   CHECK(contains(all.output, "KB/s"));
-  CHECK(fs::exists(home.path() + "/.cache/minnow/MNIST"));
+  CHECK(std::distance(fs::directory_iterator(home.path() + "/.cache/minnow/" +
+                                             data::dataset_folder(data::Dataset::mnist)),
+                      fs::directory_iterator()) == 4);
 }
 
 TEST_CASE("Ctrl-C ends after the batch with the results so far") {

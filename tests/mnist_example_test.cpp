@@ -7,6 +7,7 @@
 #include "../examples/mnist/trainer.hpp"
 #include "datasets.hpp"
 #include "minnow/testing/compare.hpp"
+#include "sanitized.hpp"
 
 using namespace minnow;
 using namespace mnist;
@@ -64,7 +65,8 @@ bool same_bits(const nn::StateDict& a, const nn::StateDict& b) {
 
 TEST_CASE("every norm learns real images") {
   set_num_threads(1);
-  const Images images = subset().images(8000, 1000);
+  const bool slow = minnow_test::sanitized;
+  const Images images = subset().images(slow ? 400 : 8000, slow ? 100 : 1000);
   for (const Norm norm : all_norms) {
     CAPTURE(name(norm));
     Recipe recipe = default_recipe(norm);
@@ -80,9 +82,9 @@ TEST_CASE("every norm learns real images") {
       CHECK(last.complete);
       if (epoch == 0) first = last;
     }
-    CHECK(last.test_accuracy > (subset().digits() ? 90 : 65));
+    CHECK(last.test_accuracy > (slow ? 15 : subset().digits() ? 90 : 65));
     CHECK(last.train_loss < first.train_loss);
-    CHECK(last.test_loss < first.test_loss);
+    if (!slow) CHECK(last.test_loss < first.test_loss);
     CHECK(last.seconds > 0);
     CHECK(last.lr < first.lr);
   }
@@ -94,17 +96,18 @@ TEST_CASE("the same seed gives the same weights, bit for bit, with one, two and 
     CAPTURE(name(norm));
     Recipe recipe = default_recipe(norm);
     recipe.epochs = 2;
-    recipe.batch_size = 48;
+    recipe.batch_size = 40;
     recipe.dropout = 0.1;
+    const Index images = minnow_test::sanitized ? 60 : 200;
     std::vector<nn::StateDict> states;
     for (const int threads : {1, 2, 4}) {
       set_num_threads(threads);
-      states.push_back(trained(norm, recipe, 200));
+      states.push_back(trained(norm, recipe, images));
     }
     set_num_threads(0);
     CHECK(same_bits(states[0], states[1]));
     CHECK(same_bits(states[0], states[2]));
-    CHECK_FALSE(same_bits(states[0], trained(norm, recipe, 200, 6)));
+    CHECK_FALSE(same_bits(states[0], trained(norm, recipe, images, 6)));
   }
 }
 

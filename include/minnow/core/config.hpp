@@ -45,9 +45,11 @@
 // live in registers only then.
 #if defined(_MSC_VER)
 #define MINNOW_INLINE __forceinline
+#define MINNOW_NOINLINE __declspec(noinline)
 #define MINNOW_RESTRICT __restrict
 #else
 #define MINNOW_INLINE inline __attribute__((always_inline))
+#define MINNOW_NOINLINE __attribute__((noinline))
 #define MINNOW_RESTRICT __restrict__
 #endif
 

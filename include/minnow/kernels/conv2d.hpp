@@ -7,18 +7,35 @@
 
 #include "minnow/core/parallel.hpp"
 #include "minnow/kernels/conv2d_by_channels.hpp"
+#include "minnow/kernels/conv2d_by_images.hpp"
 #include "minnow/kernels/conv2d_by_planes.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
 namespace detail {
 
-/// True where `channels` outputs of rows of `cols` are computed faster with channels in lanes than
-/// with positions: they fill their packs, and the rows their tiles.
+/// True where channels in lanes are the fastest: `channels` results fill their packs, rows of
+/// `cols` their tiles, and `terms` outweigh what a tile costs besides. The numbers are measured.
 template <class T>
-bool channels_pay(Index channels, Index cols) {
+bool channels_pay(Index channels, Index cols, Index terms) {
+  constexpr Index W = Pack<T>::width, most = tile_positions, half = most / 2;
+  if (W == 1 || channels < 2 * W || cols < half) return false;
+  const Index rest = cols % most;
+  const Index cost = cols / most * most + (rest > half ? most : rest > 0 ? most * 2 / 3 : 0);
+  const auto share = [](Index part, Index whole) {
+    return static_cast<double>(part) / static_cast<double>(whole);
+  };
+  return share(channels, (channels + W - 1) / W * W) * share(cols, cost) *
+             share(terms, terms + 10) >
+         0.85;
+}
+
+/// True where images in lanes are faster than positions: they are small, and fill their packets.
+template <class T>
+bool images_pay(const Conv2dSizes& s) {
   constexpr Index W = Pack<T>::width;
-  return W > 1 && channels >= 2 * W && cols >= tile_positions / 2;
+  return W > 1 && fits_lanes(s) && s.h * s.w <= 900 && 4 * s.n >= 3 * W * packet_count<T>(s.n) &&
+         lanes_pay<T>(lane_sizes(s));
 }
 
 }  // namespace detail
@@ -35,8 +52,11 @@ bool channels_pay(Index channels, Index cols) {
 /// Parallel  over pieces of images and groups; the same bits for any number of threads
 template <class T>
 void conv2d_forward(T* y, const T* x, const T* weight, const T* bias, const Conv2dSizes& s) {
-  if (detail::channels_pay<T>(s.group_k(), detail::is_flat(s) ? s.h * s.w : s.ow()))
+  const Index cols = detail::is_flat(s) ? s.h * s.w : s.ow();
+  if (detail::channels_pay<T>(s.group_k(), cols, s.terms()))
     detail::forward_by_channels(y, x, weight, bias, s);
+  else if (detail::images_pay<T>(s))
+    detail::forward_by_images(y, x, weight, bias, s);
   else
     detail::forward_by_planes(y, x, weight, bias, s);
 }
@@ -55,9 +75,11 @@ void conv2d_forward(T* y, const T* x, const T* weight, const T* bias, const Conv
 /// Parallel  over pieces of images and groups; the same bits for any number of threads
 template <class T>
 void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes& s) {
-  if (s.stride == Size2(1) &&
-      detail::channels_pay<T>(s.group_c(), detail::is_flat(s) ? s.h * s.w : s.w))
+  const Index cols = detail::is_flat(s) ? s.h * s.w : s.w;
+  if (s.stride == Size2(1) && detail::channels_pay<T>(s.group_c(), cols, s.group_k() * s.taps()))
     detail::backward_data_by_channels(dx, dy, weight, s);
+  else if (detail::images_pay<T>(s))
+    detail::backward_data_by_images(dx, dy, weight, s);
   else
     detail::backward_data_by_planes(dx, dy, weight, s);
 }
@@ -75,7 +97,13 @@ void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes
 /// Parallel  over chunks of pieces, added up in order: the same bits for any number of threads
 template <class T>
 void conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Conv2dSizes& s) {
-  if (s.group_c() >= Pack<T>::width)
+  constexpr Index W = Pack<T>::width;
+  const Index c = s.group_c();
+  if (c >= 2 * W && c % W == 0)
+    detail::backward_weight_by_channels(dweight, dy, x, s);
+  else if (detail::images_pay<T>(s))
+    detail::backward_weight_by_images(dweight, dy, x, s);
+  else if (c >= W)
     detail::backward_weight_by_channels(dweight, dy, x, s);
   else
     detail::backward_weight_by_planes(dweight, dy, x, s);

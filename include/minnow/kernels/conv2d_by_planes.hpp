@@ -57,7 +57,7 @@ void forward_by_planes(T* y, const T* x, const T* weight, const T* bias, const C
                 s.stride.h * s.w);
       ahead.spread(correlate_tiles<T>(terms, rows, flat));
       correlate(sums, piece_flat, packed.data() + group * s.group_k() * terms, staged,
-                offset.data(), terms, rows, flat, false, ahead);
+                offset.data(), terms, rows, flat, false, &ahead);
       for (Index i = 0; i < images; ++i)
         for (Index k = 0; k < s.group_k(); ++k) {
           const Index channel = group * s.group_k() + k;
@@ -152,7 +152,7 @@ void backward_data_by_planes(T* dx, const T* dy, const T* weight, const Conv2dSi
           ahead.add(dy + group * channels * oh * ow, pieces, piece, s.k, channels, oh * ow, ow);
           ahead.spread(correlate_tiles<T>(terms, rows, flat));
           correlate(sums, piece_flat, packed.data() + group * s.group_c() * terms, staged,
-                    offset.data(), terms, rows, flat, false, ahead);
+                    offset.data(), terms, rows, flat, false, &ahead);
           for (Index i = 0; i < images; ++i)
             for (Index c = 0; c < s.group_c(); ++c) {
               T* plane_dx = dx + ((image + i) * s.c + group * s.group_c() + c) * s.h * s.w;

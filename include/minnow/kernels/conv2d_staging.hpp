@@ -213,7 +213,7 @@ Index correlate_tiles(Index terms, const TileRows& rows, Index flat) {
 /// `correlate_tiles` times.
 template <class T>
 void correlate(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index terms,
-               TileRows rows, Index flat, bool accumulate, Ahead& ahead) {
+               TileRows rows, Index flat, bool accumulate = false, Ahead* ahead = nullptr) {
   if (terms == 0 && !accumulate)
     for (Index i = 0; i < rows.items; ++i) std::fill_n(y + i * y_pitch, flat, T(0));
   // All rows of a pass over a few columns of x while these are in the first-level cache.
@@ -221,7 +221,7 @@ void correlate(T* y, Index y_pitch, const T* a, const T* x, const Index* offset,
   for (Index r = 0; r < terms; r += conv_depth)
     for (Index p = 0; p < flat; p += block)
       for (Index t = 0; t < rows.count; ++t) {
-        ahead.fetch();
+        if (ahead) ahead->fetch();
         tile_row(y + rows.begin(t) * y_pitch + p, y_pitch,
                  a + rows.begin(t) * terms + r * rows.height(t), x + p, offset + r,
                  std::min(conv_depth, terms - r), rows.height(t), std::min(block, flat - p),

@@ -7,7 +7,6 @@
 /// the tile of the matrix product serves here too, with aligned loads and no waste at a row's end.
 
 #include <algorithm>
-#include <vector>
 
 #include "minnow/core/shape.hpp"
 #include "minnow/kernels/lanes.hpp"
@@ -28,26 +27,52 @@ struct LaneConv2dSizes {
   Index bordered_w() const { return ow() + 2 * (kernel.w - 1); }
 };
 
-/// Where each term of the sums reads, a function of the sizes alone.
-struct LaneConv2dOffsets {
-  std::vector<Index> forward;   ///< of (c, a, b) in x
-  std::vector<Index> backward;  ///< of (a, k, b) in the bordered dy
-};
-
+/// True where one image a lane beats channels or positions in lanes: the rows of x that one row of
+/// y needs, a packet wide, must stay in the first and second-level caches, and so must the weights.
 template <class T>
-LaneConv2dOffsets lane_conv2d_offsets(const LaneConv2dSizes& s) {
+bool lanes_pay(const LaneConv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
-  LaneConv2dOffsets offsets;
+  const Index row_bytes = s.kernel.h * s.c * s.w * lanes * Index{sizeof(T)};
+  return row_bytes <= 256 * 1024 && s.k * s.terms() <= 65536;
+}
+
+/// Where each term (c, a, b) of the forward's sums reads in x: offset [terms], a function of the
+/// sizes alone.
+template <class T>
+void lane_conv2d_forward_offsets(Index* offset, const LaneConv2dSizes& s) {
   for (Index c = 0; c < s.c; ++c)
     for (Index a = 0; a < s.kernel.h; ++a)
-      for (Index b = 0; b < s.kernel.w; ++b)
-        offsets.forward.push_back(((c * s.h + a) * s.w + b) * lanes);
+      for (Index b = 0; b < s.kernel.w; ++b) *offset++ = ((c * s.h + a) * s.w + b) * Pack<T>::width;
+}
+
+/// Where each term (a, k, b) of the sums of the backward to the input reads in the bordered dy:
+/// offset [k * kernel.h * kernel.w].
+template <class T>
+void lane_conv2d_backward_offsets(Index* offset, const LaneConv2dSizes& s) {
   for (Index a = 0; a < s.kernel.h; ++a)
     for (Index k = 0; k < s.k; ++k)
       for (Index b = 0; b < s.kernel.w; ++b)
-        offsets.backward.push_back(((k * s.oh() - a) * s.bordered_w() + s.kernel.w - 1 - b) *
-                                   lanes);
-  return offsets;
+        *offset++ = ((k * s.oh() - a) * s.bordered_w() + s.kernel.w - 1 - b) * Pack<T>::width;
+}
+
+/// padded [planes][h + 2 border.h][w + 2 border.w][lane] = x [planes][h][w][lane] with zeros
+/// around.
+template <class T>
+void add_border(T* padded, const T* x, Index planes, Index h, Index w, Size2 border, Index lanes) {
+  const Index pitch = (w + 2 * border.w) * lanes, plane = (h + 2 * border.h) * pitch;
+  std::fill_n(padded, planes * plane, T(0));
+  for (Index row = 0; row < planes * h; ++row)
+    std::copy_n(x + row * w * lanes, w * lanes,
+                padded + row / h * plane + (row % h + border.h) * pitch + border.w * lanes);
+}
+
+/// The inverse: x without the border.
+template <class T>
+void cut_border(T* x, const T* padded, Index planes, Index h, Index w, Size2 border, Index lanes) {
+  const Index pitch = (w + 2 * border.w) * lanes, plane = (h + 2 * border.h) * pitch;
+  for (Index row = 0; row < planes * h; ++row)
+    std::copy_n(padded + row / h * plane + (row % h + border.h) * pitch + border.w * lanes,
+                w * lanes, x + row * w * lanes);
 }
 
 /// packed [tile of k][c, a, b][k in tile], as the forward reads the weights [k, c, a, b].
@@ -79,7 +104,7 @@ void lane_conv2d_pack_backward(T* packed, const T* weight, const LaneConv2dSizes
 /// y [k, oh, ow, lane], x [c, h, w, lane]. Writes every element of y. Serial: packets are what runs
 /// in parallel.
 template <class T>
-void lane_conv2d_forward(T* y, const T* x, const T* packed, const LaneConv2dOffsets& offsets,
+void lane_conv2d_forward(T* y, const T* x, const T* packed, const Index* offset,
                          const LaneConv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
   const TileRows tiles{s.k};
@@ -92,7 +117,7 @@ void lane_conv2d_forward(T* y, const T* x, const T* packed, const LaneConv2dOffs
     const Index k = tiles.begin(t), height = tiles.height(t);
     for (Index i = 0; i < rows; ++i)
       tile_row(y + k * plane + i * cols * lanes, plane, packed + k * terms, x + i * s.w * lanes,
-               offsets.forward.data(), terms, height, cols * lanes, false);
+               offset, terms, height, cols * lanes, false);
   }
 }
 
@@ -101,8 +126,8 @@ void lane_conv2d_forward(T* y, const T* x, const T* packed, const LaneConv2dOffs
 /// dy [k, oh, bordered_w, lane] has kernel.w - 1 columns of zeros on each side; rows that do not
 /// exist are left out of the sums. Writes every element of dx [c, h, w, lane]. Serial.
 template <class T>
-void lane_conv2d_backward_data(T* dx, const T* dy, const T* packed,
-                               const LaneConv2dOffsets& offsets, const LaneConv2dSizes& s) {
+void lane_conv2d_backward_data(T* dx, const T* dy, const T* packed, const Index* offset,
+                               const LaneConv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
   const TileRows tiles{s.c};
   const Index tap_terms = s.k * s.kernel.w, terms = s.kernel.h * tap_terms;
@@ -116,8 +141,7 @@ void lane_conv2d_backward_data(T* dx, const T* dy, const T* packed,
       const Index last = flat ? 1 : std::min(s.kernel.h, u + 1);
       tile_row(dx + (c * rows + u) * cols * lanes, rows * cols * lanes,
                packed + c * terms + first * tap_terms * height, dy + u * s.bordered_w() * lanes,
-               offsets.backward.data() + first * tap_terms, (last - first) * tap_terms, height,
-               cols * lanes, false);
+               offset + first * tap_terms, (last - first) * tap_terms, height, cols * lanes, false);
     }
   }
 }
@@ -128,8 +152,8 @@ void lane_conv2d_backward_data(T* dx, const T* dy, const T* packed,
 /// dy as above. Writes every element of dweight [k, c, a, b]: the sum over this packet alone.
 /// Serial.
 template <class T>
-void lane_conv2d_backward_weight(T* dweight, const T* dy, const T* x,
-                                 const LaneConv2dOffsets& offsets, const LaneConv2dSizes& s) {
+void lane_conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Index* offset,
+                                 const LaneConv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
   const bool flat = s.kernel == Size2(1);
   const DotsRange range{.rows = flat ? 1 : s.oh(),
@@ -138,7 +162,7 @@ void lane_conv2d_backward_weight(T* dweight, const T* dy, const T* x,
                         .x_pitch = s.w * lanes};
   std::fill_n(dweight, s.k * s.terms(), T(0));
   dots_block(dweight, s.terms(), dy + (s.kernel.w - 1) * lanes, s.oh() * s.bordered_w() * lanes, x,
-             offsets.forward.data(), s.k, s.terms(), range);
+             offset, s.k, s.terms(), range);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

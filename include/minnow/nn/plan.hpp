@@ -37,7 +37,7 @@ struct PlanStage {
   Variable<T> weight, bias, gamma, beta;
   kernels::LaneConv2dSizes conv;  ///< of the padded input
   Size2 padding = 0;
-  kernels::LaneConv2dOffsets offsets;
+  std::vector<Index> forward_offsets, backward_offsets;  ///< where the convolution's terms read
   bool normalized = false;
   kernels::LaneNormSizes norm;  ///< holds the sizes of the convolution's output in any case
   double eps = 0;
@@ -52,7 +52,9 @@ struct PlanStage {
   // Places in a packet's sums for the parameters' gradients, counted in numbers.
   Index dweight_at = 0, dbias_at = 0, dgamma_at = 0, dbeta_at = 0;
 
-  Index x_size() const { return conv.c * (conv.h - 2 * padding.h) * (conv.w - 2 * padding.w); }
+  Index x_h() const { return conv.h - 2 * padding.h; }
+  Index x_w() const { return conv.w - 2 * padding.w; }
+  Index x_size() const { return conv.c * x_h() * x_w(); }
   Index padded_size() const { return conv.c * conv.h * conv.w; }
   Index z_size() const { return norm.positions(); }
   Index out_size() const {
@@ -75,15 +77,6 @@ struct Plan {
 enum class PlanSizes { worthwhile, any };
 
 namespace detail {
-
-/// True where one image a lane beats the flattened rows of `conv2d`: the rows of x that one row of
-/// y needs, a packet wide, must stay in the first and second-level caches, and so must the weights.
-template <class T>
-bool lanes_pay(const kernels::LaneConv2dSizes& s) {
-  constexpr Index lanes = Pack<T>::width;
-  const Index row_bytes = s.kernel.h * s.c * s.w * lanes * Index{sizeof(T)};
-  return row_bytes <= 256 * 1024 && s.k * s.terms() <= 65536;
-}
 
 /// Takes children from `next` on into a stage, as far as they fit one. Returns false, with nothing
 /// taken, where there is no convolution to begin with.
@@ -161,13 +154,17 @@ class StageBuilder {
   }
 
   bool takes(const kernels::LaneConv2dSizes& sizes) const {
-    return sizes_ == PlanSizes::any || lanes_pay<T>(sizes);
+    return sizes_ == PlanSizes::any || kernels::lanes_pay<T>(sizes);
   }
 
   void set_convolution(const kernels::LaneConv2dSizes& sizes, const Variable<T>& weight,
                        const Variable<T>& bias) {
     stage_.conv = sizes;
-    stage_.offsets = kernels::lane_conv2d_offsets<T>(sizes);
+    stage_.forward_offsets.resize(static_cast<std::size_t>(sizes.terms()));
+    stage_.backward_offsets.resize(
+        static_cast<std::size_t>(sizes.k * sizes.kernel.h * sizes.kernel.w));
+    kernels::lane_conv2d_forward_offsets<T>(stage_.forward_offsets.data(), sizes);
+    kernels::lane_conv2d_backward_offsets<T>(stage_.backward_offsets.data(), sizes);
     stage_.weight = weight;
     stage_.bias = bias;
     stage_.norm = {sizes.k, sizes.oh(), sizes.ow(), sizes.oh() * sizes.ow()};

@@ -206,10 +206,13 @@ class PlanRun {
     if (i == 0)
       kernels::interleave(saved(packet, s.x_at), x + packet * lanes * s.x_size(), images,
                           s.x_size());
-    if (s.padded()) pad(saved(packet, s.padded_at), saved(packet, s.x_at), s);
+    if (s.padded())
+      kernels::add_border(saved(packet, s.padded_at), saved(packet, s.x_at), s.conv.c, s.x_h(),
+                          s.x_w(), s.padding, lanes);
     T* z = saved(packet, s.z_at);
     kernels::lane_conv2d_forward(z, saved(packet, s.padded_at),
-                                 packed_.data() + calls_[i].forward_at, s.offsets, s.conv);
+                                 packed_.data() + calls_[i].forward_at, s.forward_offsets.data(),
+                                 s.conv);
     if (s.bias.defined()) kernels::lane_add_bias<false>(z, s.bias.value().data(), s.norm);
     if (calls_[i].batch_moments)
       kernels::lane_channel_moments(moments, z, s.norm, images);
@@ -345,11 +348,13 @@ class PlanRun {
         g.sums[s.dbias_at + k] = sum(total);
       }
     kernels::lane_conv2d_backward_weight(g.sums + s.dweight_at, g.dz, saved(packet, s.padded_at),
-                                         s.offsets, s.conv);
+                                         s.forward_offsets.data(), s.conv);
     if (i == 0 && !dx) return;
     kernels::lane_conv2d_backward_data(s.padded() ? g.inner : g.out, g.dz,
-                                       packed_.data() + calls_[i].backward_at, s.offsets, s.conv);
-    if (s.padded()) crop(g.out, g.inner, s);
+                                       packed_.data() + calls_[i].backward_at,
+                                       s.backward_offsets.data(), s.conv);
+    if (s.padded())
+      kernels::cut_border(g.out, g.inner, s.conv.c, s.x_h(), s.x_w(), s.padding, lanes);
     if (i == 0) kernels::separate(dx + packet * lanes * s.x_size(), g.out, images, s.x_size());
   }
 
@@ -383,21 +388,6 @@ class PlanRun {
       add(s.beta, s.dbeta_at);
     }
     return gradients;
-  }
-
-  static void pad(T* padded, const T* x, const Stage& s) {
-    const Index h = s.conv.h - 2 * s.padding.h, w = s.conv.w - 2 * s.padding.w;
-    std::fill_n(padded, s.padded_size() * lanes, T(0));
-    for (Index row = 0; row < s.conv.c * h; ++row)
-      std::copy_n(x + row * w * lanes, w * lanes, padded + padded_row(row, h, s));
-  }
-  static void crop(T* x, const T* padded, const Stage& s) {
-    const Index h = s.conv.h - 2 * s.padding.h, w = s.conv.w - 2 * s.padding.w;
-    for (Index row = 0; row < s.conv.c * h; ++row)
-      std::copy_n(padded + padded_row(row, h, s), w * lanes, x + row * w * lanes);
-  }
-  static Index padded_row(Index row, Index h, const Stage& s) {
-    return ((row / h * s.conv.h + row % h + s.padding.h) * s.conv.w + s.padding.w) * lanes;
   }
 
   std::shared_ptr<const Plan<T>> plan_;

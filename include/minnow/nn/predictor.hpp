@@ -125,8 +125,7 @@ class Predictor {
     kernels::LaneConv2dSizes conv;
     Size2 padding = 0;
     std::vector<T> packed, bias;  ///< with batch norm folded in
-    kernels::LaneConv2dOffsets lane_offsets;
-    std::vector<Index> row_offsets;
+    std::vector<Index> lane_offsets, row_offsets;
     bool normalized = false;
     kernels::LaneNormSizes norm;
     double eps = 0;
@@ -151,7 +150,7 @@ class Predictor {
   static Stage fold(const PlanStage<T>& s) {
     Stage folded(s.conv);
     folded.padding = s.padding;
-    folded.lane_offsets = s.offsets;
+    folded.lane_offsets = s.forward_offsets;
     folded.normalized = s.normalized && !s.batch_norm;
     folded.norm = s.norm;
     folded.eps = s.eps;
@@ -180,7 +179,7 @@ class Predictor {
     }
     folded.packed.resize(static_cast<std::size_t>(k * terms));
     kernels::lane_conv2d_pack_forward(folded.packed.data(), weight.data(), s.conv);
-    for (const Index offset : s.offsets.forward) folded.row_offsets.push_back(offset / lanes);
+    for (const Index offset : s.forward_offsets) folded.row_offsets.push_back(offset / lanes);
     if (folded.normalized)
       for (Index i = 0; i < s.norm.affine_size(); ++i) {
         folded.gamma.push_back(static_cast<T>(parameter(s.gamma, i, 1)));
@@ -232,12 +231,8 @@ class Predictor {
   /// Copies x [c, h, w] into the middle of zeros; `width` numbers a position.
   static const T* pad(T* padded, const T* x, const Stage& s, Index width) {
     if (s.padded_size() == 0) return x;
-    const Index h = s.conv.h - 2 * s.padding.h, w = s.conv.w - 2 * s.padding.w;
-    std::fill_n(padded, s.padded_size() * width, T(0));
-    for (Index row = 0; row < s.conv.c * h; ++row)
-      std::copy_n(
-          x + row * w * width, w * width,
-          padded + ((row / h * s.conv.h + row % h + s.padding.h) * s.conv.w + s.padding.w) * width);
+    kernels::add_border(padded, x, s.conv.c, s.conv.h - 2 * s.padding.h, s.conv.w - 2 * s.padding.w,
+                        s.padding, width);
     return padded;
   }
 
@@ -248,7 +243,7 @@ class Predictor {
     kernels::interleave(in, x, images, plan_->x.size());
     for (const Stage& s : stages_) {
       kernels::lane_conv2d_forward<T>(out, pad(padded, in, s, lanes), s.packed.data(),
-                                      s.lane_offsets, s.conv);
+                                      s.lane_offsets.data(), s.conv);
       if (s.normalized) {
         kernels::lane_add_bias<false>(out, s.bias.data(), s.norm);
         kernels::lane_run_moments(mean, rstd, out, s.norm, s.eps);

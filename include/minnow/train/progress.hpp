@@ -139,7 +139,9 @@ class ProgressBar {
     return align_right(std::to_string(total_ > 0 ? 100 * done / total_ : 100), 3) + " %";
   }
   std::string rate(Index done, double seconds) const {
-    return thousands(seconds > 0 ? static_cast<Index>(static_cast<double>(done) / seconds) : 0) +
+    constexpr double too_short = 0.01;  // for a rate that means anything
+    return thousands(seconds > too_short ? static_cast<Index>(static_cast<double>(done) / seconds)
+                                         : 0) +
            ' ' + unit_ + "/s";
   }
   std::string eta(Index done, double seconds) const {
