@@ -100,6 +100,19 @@ struct Pack {
     std::memcpy(to, lanes, static_cast<std::size_t>(count) * sizeof(T));
   }
 
+  /// The first `count` < width lanes; the others are zero.
+  MINNOW_INLINE Pack first(Index count) const {
+#if defined(EIGEN_VECTORIZE_AVX512)
+    if constexpr (std::is_same_v<T, float> && width == 16)
+      return Pack(Raw(_mm512_maskz_mov_ps(static_cast<__mmask16>((1u << count) - 1u), raw)));
+    else if constexpr (std::is_same_v<T, double> && width == 8)
+      return Pack(Raw(_mm512_maskz_mov_pd(static_cast<__mmask8>((1u << count) - 1u), raw)));
+#endif
+    T lanes[width];
+    store(lanes);
+    return load(lanes, count);
+  }
+
   MINNOW_INLINE friend Pack operator+(Pack a, Pack b) {
     return Pack(Eigen::internal::padd(a.raw, b.raw));
   }

@@ -2,12 +2,24 @@
 /// @file
 /// Batch normalisation: each channel over all images and positions.
 
+#include <algorithm>
 #include <cmath>
 
 #include "minnow/core/memory.hpp"
 #include "minnow/kernels/channel_norm.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
+
+namespace detail {
+
+/// True where a thread takes a channel through both passes: its numbers, `arrays` times, are still
+/// in the second-level cache for the second, and there are enough channels to share out.
+template <class T>
+bool channels_at_a_time(Index n, Index c, Index hw, Index arrays) {
+  return hw >= 16 * Pack<T>::width && c >= 8 && arrays * n * hw * Index{sizeof(T)} <= 832 * 1024;
+}
+
+}  // namespace detail
 
 /// Normalises each channel of a batch by its own mean and biased variance.
 ///
@@ -25,24 +37,33 @@ template <class T>
 void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var, const T* x,
                         const T* gamma, const T* beta, Index n, Index c, Index hw, double eps,
                         double momentum) {
-  const Scratch<double> statistics(2 * c);
-  const Scratch<detail::Affine<T>> affine(c);
-  double *means = statistics.data(), *variances = means + c;
-  batch_moments(means, variances, x, n, c, hw);
   const auto move = [&](T& running, double value) {
     running = static_cast<T>((1 - momentum) * static_cast<double>(running) + momentum * value);
   };
   const double count = static_cast<double>(n * hw);
-  for (Index ch = 0; ch < c; ++ch) {
-    const double r = 1 / std::sqrt(variances[ch] + eps);
-    mean[ch] = static_cast<T>(means[ch]);
+  const auto finish = [&](Index ch, double center, double variance) {
+    const double r = 1 / std::sqrt(variance + eps);
+    mean[ch] = static_cast<T>(center);
     rstd[ch] = static_cast<T>(r);
-    affine.data()[ch] =
-        detail::make_affine<T>(means[ch], r, gamma ? static_cast<double>(gamma[ch]) : 1,
-                               beta ? static_cast<double>(beta[ch]) : 0);
-    if (running_mean) move(running_mean[ch], means[ch]);
-    if (running_var) move(running_var[ch], variances[ch] * count / (count - 1));
+    if (running_mean) move(running_mean[ch], center);
+    if (running_var) move(running_var[ch], variance * count / (count - 1));
+    return detail::make_affine<T>(center, r, gamma ? static_cast<double>(gamma[ch]) : 1,
+                                  beta ? static_cast<double>(beta[ch]) : 0);
+  };
+  if (detail::channels_at_a_time<T>(n, c, hw, 1)) {
+    parallel_for(c, [&](Index ch) {
+      const Moments all = channel_moments(x + ch * hw, n, c, hw);
+      const auto affine = finish(ch, all.mean, all.variance());
+      for (Index i = ch; i < n * c; i += c)
+        detail::normalize_plane(y + i * hw, x + i * hw, hw, affine);
+    });
+    return;
   }
+  const Scratch<double> statistics(2 * c);
+  const Scratch<detail::Affine<T>> affine(c);
+  double *means = statistics.data(), *variances = means + c;
+  batch_moments(means, variances, x, n, c, hw);
+  for (Index ch = 0; ch < c; ++ch) affine.data()[ch] = finish(ch, means[ch], variances[ch]);
   normalize_batch(y, x, affine.data(), n, c, hw);
 }
 
@@ -83,22 +104,35 @@ template <class T>
 void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                          const T* rstd, const T* gamma, Index n, Index c, Index hw,
                          bool constant = false) {
+  const double m = static_cast<double>(n * hw);
+  const auto finish = [&](Index ch, double dy_sum, double dy_xhat_sum) {
+    if (dbeta) dbeta[ch] = static_cast<T>(dy_sum);
+    if (dgamma) dgamma[ch] = static_cast<T>(dy_xhat_sum);
+    const double g = gamma ? static_cast<double>(gamma[ch]) : 1, r = static_cast<double>(rstd[ch]);
+    return detail::make_gradient_weights<T>(r, g, g * dy_sum / m, g * dy_xhat_sum / m);
+  };
+  if (!constant && detail::channels_at_a_time<T>(n, c, hw, 2)) {
+    parallel_for(c, [&](Index ch) {
+      const auto sums =
+          channel_gradient_sums(dy + ch * hw, x + ch * hw, mean[ch], rstd[ch], n, c, hw);
+      const auto weights = finish(ch, sums.dy, sums.dy_xhat);
+      for (Index i = ch; dx && i < n * c; i += c)
+        detail::gradient_plane(dx + i * hw, dy + i * hw, x + i * hw, hw, mean[ch], rstd[ch],
+                               weights);
+    });
+    return;
+  }
   const Scratch<double> sums(2 * c);
   double *dy_sum = sums.data(), *dy_xhat_sum = dy_sum + c;
   if (dgamma || dbeta || !constant)
     batch_gradient_sums(dy_sum, dy_xhat_sum, dy, x, mean, rstd, n, c, hw);
+  else
+    std::fill_n(sums.data(), 2 * c, 0.0);
   const Scratch<detail::GradientWeights<T>> weights(c);
   const Scratch<detail::Affine<T>> affine(c);
-  const double m = static_cast<double>(n * hw);
   for (Index ch = 0; ch < c; ++ch) {
-    if (dbeta) dbeta[ch] = static_cast<T>(dy_sum[ch]);
-    if (dgamma) dgamma[ch] = static_cast<T>(dy_xhat_sum[ch]);
-    const double g = gamma ? static_cast<double>(gamma[ch]) : 1, r = static_cast<double>(rstd[ch]);
-    if (constant)
-      affine.data()[ch] = {T(0), static_cast<T>(r * g), T(0)};
-    else
-      weights.data()[ch] =
-          detail::make_gradient_weights<T>(r, g, g * dy_sum[ch] / m, g * dy_xhat_sum[ch] / m);
+    weights.data()[ch] = finish(ch, dy_sum[ch], dy_xhat_sum[ch]);
+    affine.data()[ch] = {T(0), weights.data()[ch].of_dy, T(0)};
   }
   if (dx && constant) normalize_batch(dx, dy, affine.data(), n, c, hw);
   if (dx && !constant) gradient_batch(dx, dy, x, mean, rstd, weights.data(), n, c, hw);

@@ -148,6 +148,33 @@ void batch_moments(double* mean, double* variance, const T* x, Index n, Index c,
   }
 }
 
+/// The moments of one channel of a batch: of n planes of hw numbers, each c planes after the one
+/// before.
+template <class T>
+Moments channel_moments(const T* x, Index n, Index c, Index hw) {
+  const Index images = detail::BatchBlocks<T>{n, c, hw}.images;
+  Moments all;
+  for (Index i = 0; i < n; i += images)
+    all = merge(all, moments(x + i * c * hw, hw, std::min(images, n - i), c * hw));
+  return all;
+}
+
+/// sum(dy) and sum(dy * xhat) of one channel, in the same way.
+template <class T>
+detail::GradientSums channel_gradient_sums(const T* dy, const T* x, T mean, T rstd, Index n,
+                                           Index c, Index hw) {
+  const Index images = detail::BatchBlocks<T>{n, c, hw}.images;
+  detail::GradientSums all;
+  for (Index i = 0; i < n; i += images) {
+    const Index first = i * c * hw;
+    const auto part = detail::gradient_sums(dy + first, x + first, hw, std::min(images, n - i),
+                                            c * hw, mean, rstd);
+    all.dy += part.dy;
+    all.dy_xhat += part.dy_xhat;
+  }
+  return all;
+}
+
 /// The sums that the gradients of each channel are made of.
 ///
 ///   dy_sum[c] = sum(dy)    dy_xhat_sum[c] = sum(dy * xhat)    xhat = (x - mean[c]) * rstd[c]

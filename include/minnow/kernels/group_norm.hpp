@@ -49,9 +49,9 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
     for (Index i = begin; i < end; ++i) {
       const Index group = i % groups;
       if (tiny) {
-        detail::normalize_row<true>(y + i * run, mean + i, rstd + i, x + i * run,
-                                    gammas ? gammas + group * run : nullptr,
-                                    betas ? betas + group * run : nullptr, run, eps);
+        detail::normalize_row_block<true>(y + i * run, mean + i, rstd + i, x + i * run,
+                                          gammas ? gammas + group * run : nullptr,
+                                          betas ? betas + group * run : nullptr, 1, run, eps);
         continue;
       }
       const Moments part = moments(x + i * run, run);

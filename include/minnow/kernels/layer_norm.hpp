@@ -22,9 +22,9 @@ void normalize_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T*
   if (ShortRows<T>::suits(rows, cols))
     return normalize_short_rows<centered>(y, mean, rstd, x, gamma, beta, rows, cols, eps);
   parallel_chunks(rows, cols, [&](Index begin, Index end) {
-    for (Index row = begin; row < end; ++row)
-      normalize_row<centered>(y + row * cols, centered ? mean + row : nullptr, rstd + row,
-                              x + row * cols, gamma, beta, cols, eps);
+    normalize_block_by_block<centered>(y + begin * cols, centered ? mean + begin : nullptr,
+                                       rstd + begin, x + begin * cols, gamma, beta, end - begin,
+                                       cols, eps);
   });
 }
 

@@ -61,14 +61,6 @@ MINNOW_INLINE void store_lanes(T* to, Pack<T> value, Index lanes) {
   lanes == Pack<T>::width ? value.store(to) : value.store(to, lanes);
 }
 
-/// `value` in the first `count` < width lanes, zero in the others.
-template <class T>
-MINNOW_INLINE Pack<T> head(T value, Index count) {
-  T lanes[Pack<T>::width];
-  Pack<T>(value).store(lanes);
-  return Pack<T>::load(lanes, count);
-}
-
 /// The sum over a strided set: sum = term(sum, x - center), lane by lane. `term` must leave a lane
 /// alone whose difference is zero.
 template <class T, class Term>
@@ -77,7 +69,7 @@ MINNOW_INLINE T sum_differences(const T* x, Index count, Index runs, Index strid
   using P = Pack<T>;
   constexpr Index W = P::width;
   const Index tail = count % W;
-  const P c(center), c_tail = tail > 0 ? head(center, tail) : c;
+  const P c(center);
   // Four sums: an addition takes four cycles, and two can start in each.
   P s0 = P::zero(), s1 = s0, s2 = s0, s3 = s0;
   for (Index run = 0; run < runs; ++run) {
@@ -98,7 +90,7 @@ MINNOW_INLINE T sum_differences(const T* x, Index count, Index runs, Index strid
       s2 = term(s2, P::load(from + i) - c);
       i += W;
     }
-    if (i < count) s3 = term(s3, P::load(from + i, tail) - c_tail);
+    if (i < count) s3 = term(s3, (P::load(from + i, tail) - c).first(tail));
   }
   return sum((s0 + s1) + (s2 + s3));
 }
@@ -156,6 +148,9 @@ MINNOW_INLINE Moments piece_moments(const T* x, Index count, Index runs, Index s
 /// float), whatever the mean; squares may overflow `T` but not double.
 template <class T>
 Moments moments(const T* x, Index count, Index runs = 1, Index stride = 0) {
+  const Index size = count * runs;
+  if (size > 0 && size <= detail::moment_piece)
+    return detail::piece_moments(x, count, runs, stride);
   Moments result;
   detail::for_pieces(count, runs, stride, [&](Index first, Index piece_count, Index piece_runs) {
     result = merge(result, detail::piece_moments(x + first, piece_count, piece_runs, stride));

@@ -4,6 +4,7 @@
 /// for tiny planes, group normalisation are made of. `centered` tells whether the mean is taken
 /// off; without it, this is RMS normalisation.
 
+#include <algorithm>
 #include <cmath>
 
 #include "minnow/core/simd.hpp"
@@ -11,34 +12,18 @@
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
-/// y = (x - mean) * rstd * gamma + beta along one row of `cols` > 0 numbers; writes mean and rstd,
-/// too. gamma, beta may be null; y may be x. Not centered, mean is neither used nor written.
+/// y = x * scale + shift, then gamma and beta of each column, along one row, where x is taken as
+/// its distance from `center` (if `centered`). gamma, beta may be null; y may be x.
 template <bool centered, class T>
-void normalize_row(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta, Index cols,
-                   double eps) {
+MINNOW_INLINE void scale_row(T* y, const T* x, T center, T scale, T shift, const T* gamma,
+                             const T* beta, Index cols) {
   using P = Pack<T>;
-  double center = 0, variance = 0;
-  if constexpr (centered) {
-    const Moments row = moments(x, cols);
-    center = row.mean;
-    variance = row.variance();
-    *mean = static_cast<T>(center);
-  } else {
-    variance = sum_squares(x, cols) / static_cast<double>(cols);
-  }
-  const double r = 1 / std::sqrt(variance + eps);
-  *rstd = static_cast<T>(r);
-
-  // The digits of the mean that T cannot hold go into the shift.
-  const T head = static_cast<T>(center);
-  const P m(head), scale(static_cast<T>(r));
-  const P shift(static_cast<T>((static_cast<double>(head) - center) * r)), one(T(1)),
-      zero = P::zero();
+  const P c(center), a(scale), b(shift), one(T(1)), zero = P::zero();
   const auto xhat = [&](P value) {
     if constexpr (centered)
-      return fma(value - m, scale, shift);
+      return fma(value - c, a, b);
     else
-      return value * scale;
+      return value * a;
   };
   Index i = 0;
   for (; i + P::width <= cols; i += P::width)
@@ -48,6 +33,78 @@ void normalize_row(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* 
     fma(xhat(P::load(x + i, rest)), gamma ? P::load(gamma + i, rest) : one,
         beta ? P::load(beta + i, rest) : zero)
         .store(y + i, rest);
+}
+
+/// How many rows are normalised side by side: each step of one depends on the one before it, and
+/// only other rows can fill the time between.
+inline constexpr Index row_block = 16;
+inline Index rows_of_block(Index cols) {
+  return std::clamp<Index>(moment_piece / std::max<Index>(1, cols), 1, row_block);
+}
+
+/// y = (x - mean) * rstd * gamma + beta along `rows` <= rows_of_block(cols) rows of `cols` > 0
+/// numbers; writes mean and rstd [rows], too. gamma, beta [cols] may be null; y may be x. Not
+/// centered, mean is neither used nor written.
+template <bool centered, class T>
+void normalize_row_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
+                         Index rows, Index cols, double eps) {
+  const double n = static_cast<double>(cols);
+  // A row's mean is center + rest: the digits that T cannot hold go into the shift.
+  T center[row_block] = {};
+  double rest[row_block] = {}, m2[row_block];
+  if (cols <= moment_piece) {
+    if constexpr (centered)
+      for (Index r = 0; r < rows; ++r) {
+        // Distances from the first number are exact where the numbers are close to each other.
+        const T pivot = x[r * cols];
+        const double sum = static_cast<double>(sum_differences(x + r * cols, cols, 1, 0, pivot));
+        const T shift = static_cast<T>(sum / n);
+        center[r] = pivot + shift;
+        rest[r] = static_cast<double>(shift - (center[r] - pivot));
+      }
+    for (Index r = 0; r < rows; ++r)
+      m2[r] = static_cast<double>(sum_squared_differences(x + r * cols, cols, 1, 0, center[r]));
+  }
+  for (Index r = 0; r < rows; ++r) {
+    const T* row = x + r * cols;
+    if (cols > moment_piece || !std::isfinite(m2[r])) [[unlikely]] {
+      if constexpr (centered) {
+        const Moments all =
+            cols > moment_piece ? moments(row, cols) : wide_moments(row, cols, 1, 0);
+        center[r] = static_cast<T>(all.mean);
+        rest[r] = all.mean - static_cast<double>(center[r]);
+        m2[r] = all.m2;
+      } else {
+        m2[r] = sum_squares(row, cols);
+      }
+    } else {
+      m2[r] = std::max(0.0, m2[r] - n * rest[r] * rest[r]);
+    }
+  }
+  T scale[row_block], shift[row_block];
+  for (Index r = 0; r < rows; ++r) {
+    const double deviation = 1 / std::sqrt(m2[r] / n + eps);
+    scale[r] = static_cast<T>(deviation);
+    shift[r] = static_cast<T>(-rest[r] * deviation);
+  }
+  std::copy_n(scale, rows, rstd);
+  if constexpr (centered)
+    for (Index r = 0; r < rows; ++r)
+      mean[r] = static_cast<T>(static_cast<double>(center[r]) + rest[r]);
+  for (Index r = 0; r < rows; ++r)
+    scale_row<centered>(y + r * cols, x + r * cols, center[r], scale[r], shift[r], gamma, beta,
+                        cols);
+}
+
+/// The same for any number of rows.
+template <bool centered, class T>
+void normalize_block_by_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
+                              Index rows, Index cols, double eps) {
+  const Index block = rows_of_block(cols);
+  for (Index row = 0; row < rows; row += block)
+    normalize_row_block<centered>(y + row * cols, centered ? mean + row : nullptr, rstd + row,
+                                  x + row * cols, gamma, beta, std::min(block, rows - row), cols,
+                                  eps);
 }
 
 /// Adds one row's share to the gradients of gamma and beta, and writes its dx.

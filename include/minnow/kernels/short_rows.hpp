@@ -25,7 +25,7 @@ struct ShortRows {
   static constexpr Index W = Pack<T>::width;
   /// Rows of at most so many columns go into lanes; longer ones fill packs well enough by
   /// themselves.
-  static constexpr Index most_cols = 4 * W;
+  static constexpr Index most_cols = 5 * W / 2;
   /// Two blocks and the sums of their gradients fit into 32 KB of L1 cache.
   static constexpr Index most_pitch = 8 * W;
 
@@ -200,7 +200,7 @@ MINNOW_INLINE void for_sets(Index count, const F& f) {
   if (j < count) f(j, std::integral_constant<int, 1>());
 }
 
-/// normalize_row for one full block.
+/// normalize_row_block for one full block.
 template <bool centered, class T>
 void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
                      const ShortRows<T>& shape, double eps) {
@@ -214,12 +214,9 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
         normalize_lanes<centered, sets()>(lanes + j * shape.cols * W, means + j * W, rstds + j * W,
                                           gamma, beta, shape.cols, static_cast<T>(eps));
   });
-  if (!(sum(overflow) == 0)) [[unlikely]] {
-    for (Index row = 0; row < shape.rows; ++row)
-      normalize_row<centered>(y + row * shape.cols, centered ? mean + row : nullptr, rstd + row,
-                              x + row * shape.cols, gamma, beta, shape.cols, eps);
-    return;
-  }
+  if (!(sum(overflow) == 0)) [[unlikely]]
+    return normalize_block_by_block<centered>(y, mean, rstd, x, gamma, beta, shape.rows, shape.cols,
+                                              eps);
   from_lanes(y, lanes, shape.pitch);
   if constexpr (centered) row_values_from_lanes(mean, means, shape.k);
   row_values_from_lanes(rstd, rstds, shape.k);
@@ -257,7 +254,7 @@ struct ColumnParameters {
   }
 };
 
-/// normalize_row for all rows of x [rows, cols]. Not centered, mean is null.
+/// normalize_row_block for all rows of x [rows, cols]. Not centered, mean is null.
 template <bool centered, class T>
 void normalize_short_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
                           Index rows, Index cols, double eps) {
