@@ -23,10 +23,28 @@ struct Size {
 template <class T>
 std::vector<Size> sizes() {
   const Index W = Pack<T>::width, below = std::max<Index>(1, W - 1);
-  return {{2, 1, 1},         {1, 1, 2},     {7, below, 1}, {70, W, 1},        {129, W + 1, 1},
-          {3, 3 * W + 1, 1}, {3, 2, 3},     {150, 3, 2},   {2, 3, below},     {5, 3, W},
-          {1, 2, W + 1},     {9, 4, 25},    {130, 3, 25},  {2, 3, 3 * W + 1}, {3, 2, 676},
-          {2, 2, 4100},      {1, 1, 10000}, {2, 5, 7 * W}};
+  return {{2, 1, 1},
+          {1, 1, 2},
+          {7, below, 1},
+          {70, W, 1},
+          {129, W + 1, 1},
+          {3, 3 * W + 1, 1},
+          {3, 2, 3},
+          {150, 3, 2},
+          {2, 3, below},
+          {5, 3, W},
+          {1, 2, W + 1},
+          {9, 4, 25},
+          {130, 3, 25},
+          {2, 3, 3 * W + 1},
+          {3, 2, 676},
+          {2, 2, 4100},
+          {1, 1, 10000},
+          {2, 5, 7 * W},
+          // a channel at a time, through one block of images or several
+          {2, 8, 16 * W},
+          {7, 9, 20 * W + 3},
+          {11, 8, 2100}};
 }
 
 template <class T>
@@ -175,7 +193,8 @@ TEST_CASE_TEMPLATE("constant channels give beta", T, float, double) {
 
 TEST_CASE_TEMPLATE("inputs around 1e30 are as accurate as others, forward and backward", T, float,
                    double) {
-  for (const auto& [n, c, hw] : {Size{6, 3, 49}, Size{77, 19, 1}, Size{1, 2, 9000}}) {
+  for (const auto& [n, c, hw] :
+       {Size{6, 3, 49}, Size{3, 8, 300}, Size{77, 19, 1}, Size{1, 2, 9000}}) {
     const auto x = numbers<T>(n * c * hw, 1, 1e30, 1e30), dy = numbers<T>(n * c * hw, 2);
     const auto expected = reference(batch_layout(n, c, hw), x, dy, {}, {}, 1e-5);
     CHECK(compare(normalized<T>(x, {}, n, c, hw), expected.y, tolerance<T>(), tolerance<T>()));
@@ -189,7 +208,8 @@ TEST_CASE_TEMPLATE("inputs around 1e30 are as accurate as others, forward and ba
 }
 
 TEST_CASE_TEMPLATE("any number of threads gives the same bits", T, float, double) {
-  for (const auto& [n, c, hw] : {Size{130, 8, 81}, Size{700, 37, 1}, Size{64, 10, 4}})
+  for (const auto& [n, c, hw] :
+       {Size{130, 8, 81}, Size{20, 9, 300}, Size{700, 37, 1}, Size{64, 10, 4}})
     check_same_bits<T>([n = n, c = c, hw = hw]() -> std::vector<Tensor<T>> {
       const Index size = n * c * hw;
       const auto x = numbers<T>(size, 1), dy = numbers<T>(size, 2), gamma = numbers<T>(c, 3);
