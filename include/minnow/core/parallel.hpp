@@ -132,7 +132,7 @@ struct Chunks {
 /// Cuts `items`, each worth `cost` elementary operations, into at most `most` chunks that are large
 /// enough to be worth a thread's attention.
 inline Chunks make_chunks(Index items, Index cost, Index most = 64) {
-  constexpr Index worthwhile = 32768;  // some microseconds, several times a fork and join
+  constexpr Index worthwhile = 8192;
   const Index least_items = std::max<Index>(1, worthwhile / std::max<Index>(1, cost));
   const Index size = std::max({Index{1}, least_items, (items + most - 1) / most});
   return {items, size, (items + size - 1) / size};
