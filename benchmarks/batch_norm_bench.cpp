@@ -8,14 +8,14 @@ namespace {
 
 constexpr const char* how_it_works = R"(
 Forward: mean and variance of each channel over all images, then y = (x - mean) * rstd * gamma + beta.
-The batch is cut into blocks of images; a task is one channel of one block, about a thousand numbers,
-so that its second pass, over squared distances, reads from the first-level cache. The tasks' moments
-are merged in double and in a fixed order (Chan's formula), whatever the number of threads.
-One more pass normalises. Backward: one pass sums dy and dy * xhat, a second writes dx.
+The batch is cut into blocks of images; statistics are taken of about a thousand numbers at a time, so
+that their second pass, over squared distances, reads from the first-level cache. The moments are merged
+in double and in a fixed order (Chan's formula), whatever the number of threads.
+Where planes are long and a channel's numbers fit the second-level cache, a thread takes one channel
+through both passes: memory is read and written once. Else all blocks are summed, then one more pass
+normalises. Backward: one pass sums dy and dy * xhat, a second writes dx, cut in the same way.
 Planes smaller than a register are read as rows of a matrix, lanes across its columns.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx).
-Every number depends on all images, so both passes go through the whole tensor: where it lies beyond
-the caches, 12 and 20 bytes pass the memory bus, and at most 2/3 and 3/5 of a copy's speed can show.
 )";
 
 void measure(Suite& suite, const ImageSize& s) {
