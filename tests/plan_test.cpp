@@ -269,7 +269,8 @@ TEST_CASE("plan: numbers whose squares are too large for a float are normalised 
     Outcome<float> actual = run(scaled, images(scale), true);
     CHECK(testing::compare(actual.y, expected.y, 1e-5, 1e-5));
     for (std::size_t i = 0; i < expected.rest.size(); ++i) {
-      const auto& [name, gradient] = expected.rest[i];
+      const std::string& name = expected.rest[i].first;
+      const Tensor<float>& gradient = expected.rest[i].second;
       CAPTURE(name);
       if (name == "x")
         for (float& value : actual.rest[i].second.values()) value *= scale;
