@@ -118,6 +118,9 @@ int main(int argc, char** argv) {
   fs::remove_all(program.scratch);
   std::string line;
   for (const auto& word : compiler) line += (line.empty() ? "" : " ") + word;
+  // The report is for other machines: paths as from the source's root.
+  const std::string here = fs::absolute(root).lexically_normal().string() + "/";
+  if (const auto at = line.find(here); at != line.npos) line.erase(at, here.size());
   if (!out.empty())
     std::ofstream(out) << Json{{"compiler", line + " -O2"}, {"rows", rows}}.dump(1) << '\n';
   const double megabytes = start["megabytes"];
