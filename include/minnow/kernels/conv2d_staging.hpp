@@ -209,8 +209,7 @@ Index correlate_tiles(Index terms, const TileRows& rows, Index flat) {
 
 /// y[i, p] (+)= sum_r a[r, i] * x[p + offset[r]] for all `rows.items` rows i and p < flat.
 /// a is packed tile by tile, [r][height] each, a tile beginning at row i at a + i * terms. Without
-/// terms y becomes zero. Fetches ahead
-/// `correlate_tiles` times.
+/// terms y becomes zero. Fetches ahead `correlate_tiles` times.
 template <class T>
 void correlate(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index terms,
                TileRows rows, Index flat, bool accumulate = false, Ahead* ahead = nullptr) {

@@ -52,21 +52,6 @@ void lane_moments(Pack<T>& mean, Pack<T>& m2, const T* x, Index count) {
   m2 = (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-/// The moments of one lane's `count` numbers, x and every `width`-th after it, in double: for what
-/// overflows in T.
-template <class T>
-Moments one_lane_moments(const T* x, Index count) {
-  constexpr Index lanes = Pack<T>::width;
-  Moments result{static_cast<double>(count), 0, 0};
-  for (Index i = 0; i < count; ++i) result.mean += static_cast<double>(x[i * lanes]);
-  result.mean /= result.count;
-  for (Index i = 0; i < count; ++i) {
-    const double d = static_cast<double>(x[i * lanes]) - result.mean;
-    result.m2 += d * d;
-  }
-  return result;
-}
-
 /// mean, rstd [runs][lane] of every run of a packet z [positions][lane], each lane by itself.
 template <class T>
 void lane_run_moments(T* mean, T* rstd, const T* z, const LaneNormSizes& s, double eps) {
@@ -84,7 +69,7 @@ void lane_run_moments(T* mean, T* rstd, const T* z, const LaneNormSizes& s, doub
   if (sum(overflow) == T(0)) return;
   for (Index r = 0; r < s.runs(); ++r)
     for (Index j = 0; j < lanes; ++j) {
-      const Moments exact = one_lane_moments(z + r * s.run * lanes + j, s.run);
+      const Moments exact = detail::wide_moments(z + r * s.run * lanes + j, 1, s.run, lanes);
       mean[r * lanes + j] = static_cast<T>(exact.mean);
       rstd[r * lanes + j] = static_cast<T>(1 / std::sqrt(exact.variance() + eps));
     }
@@ -103,11 +88,11 @@ void lane_channel_moments(Moments* moments, const T* z, const LaneNormSizes& s, 
     m2.store(m2s);
     moments[c] = {};
     for (Index j = 0; j < images; ++j)
-      moments[c] =
-          merge(moments[c], std::isfinite(m2s[j]) ? Moments{static_cast<double>(s.plane()),
-                                                            static_cast<double>(means[j]),
-                                                            static_cast<double>(m2s[j])}
-                                                  : one_lane_moments(plane + j, s.plane()));
+      moments[c] = merge(
+          moments[c], std::isfinite(m2s[j])
+                          ? Moments{static_cast<double>(s.plane()), static_cast<double>(means[j]),
+                                    static_cast<double>(m2s[j])}
+                          : detail::wide_moments(plane + j, 1, s.plane(), lanes));
   }
 }
 
