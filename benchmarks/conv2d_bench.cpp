@@ -117,12 +117,8 @@ class Lanes {
       kernels::lane_conv2d_backward_weight(at(dweight_, p), at(dy_, p), at(x_, p),
                                            forward_offsets_.data(), sizes_);
     });
-    kernels::detail::merge_partials(
-        dweight_.data(), packets_, sizes_.k, sizes_.terms(), [](Index k) { return k; },
-        [&](Index k, const double* totals) {
-          for (Index r = 0; r < sizes_.terms(); ++r)
-            dweight[k * sizes_.terms() + r] = static_cast<float>(totals[r]);
-        });
+    kernels::detail::merge_partials(dweight.data(), dweight_.data(), packets_, sizes_.k,
+                                    sizes_.terms());
   }
   void store_y(Tensor<float> y) { separate(y, y_); }
   void store_dx(Tensor<float> dx) { separate(dx, dx_); }

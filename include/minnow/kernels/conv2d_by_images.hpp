@@ -126,12 +126,7 @@ void backward_weight_by_images(T* dweight, const T* dy, const T* x, const Conv2d
     lane_conv2d_backward_weight(partial.data() + packet * weights, bordered ? wide : gradient,
                                 padded ? large : in, offset.data(), lane);
   });
-  merge_partials(
-      partial.data(), packets.count(), s.k, lane.terms(), [](Index k) { return k; },
-      [&](Index k, const double* totals) {
-        for (Index r = 0; r < lane.terms(); ++r)
-          dweight[k * lane.terms() + r] = static_cast<T>(totals[r]);
-      });
+  merge_partials(dweight, partial.data(), packets.count(), s.k, lane.terms());
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail

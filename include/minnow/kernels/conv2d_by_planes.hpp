@@ -221,11 +221,7 @@ void backward_weight_by_planes(T* dweight, const T* dy, const T* x, const Conv2d
     }
   };
   parallel_for(chunks.count, run, workers);
-  merge_partials(
-      partial.data(), chunks.count, s.k, terms, [](Index k) { return k; },
-      [&](Index k, const double* totals) {
-        for (Index r = 0; r < terms; ++r) dweight[k * terms + r] = static_cast<T>(totals[r]);
-      });
+  merge_partials(dweight, partial.data(), chunks.count, s.k, terms);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail

@@ -255,6 +255,16 @@ void merge_partials(const T* partial, Index chunks, Index rows, Index size, cons
       workers);
 }
 
+/// The same where the sums lie as the weights do, dweight [rows][size].
+template <class T>
+void merge_partials(T* dweight, const T* partial, Index chunks, Index rows, Index size) {
+  merge_partials(
+      partial, chunks, rows, size, [](Index row) { return row; },
+      [&](Index row, const double* totals) {
+        for (Index i = 0; i < size; ++i) dweight[row * size + i] = static_cast<T>(totals[i]);
+      });
+}
+
 }  // namespace detail
 
 }  // namespace minnow::inline MINNOW_ABI::kernels
