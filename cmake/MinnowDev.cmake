@@ -28,6 +28,9 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   target_compile_options(minnow_dev INTERFACE -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()
 
+# Files that link the library must be compiled for the same processor.
+target_link_libraries(minnow_compiled PRIVATE minnow_dev)
+
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
 
 if(NOT CMAKE_CXX_COMPILER_LAUNCHER)

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string_view>
 #include <type_traits>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -225,24 +225,22 @@ void Variable<T>::backward(const Tensor<T>& dy, bool retain_graph) const {
                     shape(), ", the variable's");
   if (is_leaf()) return add_leaf_grad(*state_, dy.clone());
 
-  // Calls are numbered as they are recorded, so descending numbers are a valid order of the sweep.
-  using NodePtr = std::shared_ptr<detail::Node<T>>;
-  std::vector<NodePtr> order{state_->node};
-  std::unordered_set<const detail::Node<T>*> seen{state_->node.get()};
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    check(static_cast<bool>(order[i]->backward), "backward(): the graph through '", order[i]->name,
+  // Calls are numbered as they are recorded, so descending numbers are a valid order of the sweep,
+  // and inputs are found behind the call that used them.
+  std::map<std::uint64_t, std::shared_ptr<detail::Node<T>>, std::greater<>> order;
+  order.emplace(node()->number, node());
+  for (const auto& [number, node] : order) {
+    check(static_cast<bool>(node->backward), "backward(): the graph through '", node->name,
           "' was freed by an earlier backward; compute the value again, or pass retain_graph = "
-          "true the "
-          "first time");
-    order[i]->dy = {};  // a sweep that failed may have left something
-    for (const auto& input : order[i]->inputs)
-      if (input.requires_grad() && !input.is_leaf() && seen.insert(input.node().get()).second)
-        order.push_back(input.node());
+          "true the first time");
+    node->dy = {};  // a sweep that failed may have left something
+    for (const auto& input : node->inputs)
+      if (input.requires_grad() && !input.is_leaf())
+        order.emplace(input.node()->number, input.node());
   }
-  std::ranges::sort(order, std::greater{}, [](const NodePtr& node) { return node->number; });
 
-  order.front()->dy = dy;
-  for (NodePtr& node : order) {
+  node()->dy = dy;
+  for (auto& [number, node] : order) {
     const Tensor<T> arrived = std::exchange(node->dy, {});
     if (!arrived.defined()) continue;
     std::vector<Tensor<T>> gradients = node->backward(arrived);

@@ -47,3 +47,6 @@
 #include "minnow/optim/sgd.hpp"
 #include "minnow/tensor.hpp"
 #include "minnow/train/metrics.hpp"
+#if defined(MINNOW_COMPILED)
+#include "minnow/compiled.hpp"
+#endif

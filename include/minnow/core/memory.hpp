@@ -39,7 +39,7 @@ class MemoryPool {
   }
 
   /// Memory for at least `bytes`; `size_class` must be given back to `release`.
-  void* acquire(std::size_t bytes, std::uint32_t& size_class) {
+  MINNOW_NOINLINE void* acquire(std::size_t bytes, std::uint32_t& size_class) {
     size_class = class_of(bytes);
     const std::size_t size = class_bytes(size_class);
     const std::lock_guard lock(mutex_);
@@ -56,7 +56,7 @@ class MemoryPool {
     return block;
   }
 
-  void release(void* block, std::uint32_t size_class) {
+  MINNOW_NOINLINE void release(void* block, std::uint32_t size_class) {
     const std::lock_guard lock(mutex_);
     stats_.bytes_in_use -= class_bytes(size_class);
     next(block) = free_[size_class];

@@ -3,9 +3,9 @@
 /// `DataLoader`: a data set in batches, shuffled and transformed, epoch after epoch.
 
 #include <condition_variable>
-#include <deque>
 #include <exception>
 #include <iterator>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -185,7 +185,7 @@ class Epoch {
   Index position_ = 0;
 
   std::mutex mutex_;  // guards the four below
-  std::deque<Batch> ready_;
+  std::list<Batch> ready_;
   std::exception_ptr failure_;
   bool stop_ = false;
   std::condition_variable arrival_, room_;

@@ -32,13 +32,11 @@ class Sequential : public Module<T> {
   /// Appends a module under the next number, or under a name of its own. Returns *this.
   template <std::derived_from<Module<T>> M>
   Sequential& add(M module) {
-    return add(std::to_string(this->children().size()), std::move(module));
+    return append(text(size()), std::make_shared<M>(std::move(module)));
   }
   template <std::derived_from<Module<T>> M>
   Sequential& add(std::string key, M module) {
-    this->register_module(std::move(key), std::move(module));
-    plans_ = std::make_unique<Plans>();
-    return *this;
+    return append(std::move(key), std::make_shared<M>(std::move(module)));
   }
 
   Index size() const { return std::ssize(this->children()); }
@@ -117,6 +115,12 @@ class Sequential : public Module<T> {
     std::mutex mutex;
     std::vector<Entry> entries;
   };
+
+  MINNOW_NOINLINE Sequential& append(std::string key, std::shared_ptr<Module<T>> module) {
+    this->register_module(std::move(key), std::move(module));
+    plans_ = std::make_unique<Plans>();
+    return *this;
+  }
 
   Variable<T> call(std::size_t i, const Variable<T>& x) const {
     const auto& [key, child] = this->children()[i];
