@@ -15,8 +15,14 @@ namespace minnow::inline MINNOW_ABI::kernels {
 
 namespace detail {
 
-/// Planes smaller than a pack make a group a row whose columns have scales of their own: gamma [c],
-/// each repeated hw times. Returns null for null.
+/// True where groups are rows whose columns have scales of their own, as in layer normalisation: a
+/// channel's plane fills few packs, and the scales of all columns stay in the first-level cache.
+template <class T>
+bool groups_are_rows(Index c, Index hw) {
+  return hw < Pack<T>::width || 2 * c * hw * Index{sizeof(T)} <= 16 * 1024;
+}
+
+/// gamma [c] for such rows: each repeated hw times. Returns null for null.
 template <class T>
 const T* repeat_channels(T* cols, const T* of_channel, Index c, Index hw) {
   if (!of_channel) return nullptr;
@@ -41,19 +47,17 @@ template <class T>
 void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta, Index n,
                         Index c, Index hw, Index groups, double eps) {
   const Index channels = c / groups, run = channels * hw;
-  const bool tiny = hw < Pack<T>::width;
-  const Scratch<T> repeated(tiny ? 2 * c * hw : 0);
-  const T* gammas = tiny ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
-  const T* betas = tiny ? detail::repeat_channels(repeated.data() + c * hw, beta, c, hw) : beta;
+  const bool in_rows = detail::groups_are_rows<T>(c, hw);
+  const Scratch<T> repeated(in_rows ? 2 * c * hw : 0);
+  const T* gammas = in_rows ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
+  const T* betas = in_rows ? detail::repeat_channels(repeated.data() + c * hw, beta, c, hw) : beta;
   parallel_chunks(n * groups, run, [&](Index begin, Index end) {
+    if (in_rows)
+      return detail::normalize_block_by_block<true>(y + begin * run, mean + begin, rstd + begin,
+                                                    x + begin * run, gammas, betas, end - begin,
+                                                    run, eps, {groups, begin});
     for (Index i = begin; i < end; ++i) {
       const Index group = i % groups;
-      if (tiny) {
-        detail::normalize_row_block<true>(y + i * run, mean + i, rstd + i, x + i * run,
-                                          gammas ? gammas + group * run : nullptr,
-                                          betas ? betas + group * run : nullptr, 1, run, eps);
-        continue;
-      }
       const Moments part = moments(x + i * run, run);
       const double r = 1 / std::sqrt(part.variance() + eps);
       mean[i] = static_cast<T>(part.mean);
@@ -86,26 +90,27 @@ template <class T>
 void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                          const T* rstd, const T* gamma, Index n, Index c, Index hw, Index groups) {
   const Index channels = c / groups, run = channels * hw;
-  const bool tiny = hw < Pack<T>::width, affine = dgamma || dbeta;
+  // Not as often as in the forward: sums for each column cost more than sums for each plane.
+  const bool in_rows = hw < Pack<T>::width, affine = dgamma || dbeta;
   const Chunks chunks = make_chunks(n * groups, 2 * run);
-  const Index columns = tiny ? c * hw : c;
-  const Scratch<T> repeated(tiny ? columns : 0);
-  const T* gammas = tiny ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
+  const double share = 1 / static_cast<double>(run);
+  const Index columns = in_rows ? c * hw : c;
+  const Scratch<T> repeated(in_rows ? columns : 0);
+  const T* gammas = in_rows ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
   // Of each chunk: the columns' sums of dy * xhat, then those of dy.
   const Scratch<T> scratch(affine ? chunks.count * 2 * columns : 0);
 
   parallel_for(chunks.count, [&](Index chunk) {
     T *dgammas = scratch.data() + chunk * 2 * columns, *dbetas = dgammas + columns;
     if (affine) std::fill_n(dgammas, 2 * columns, T(0));
-    for (Index i = chunks.begin(chunk); i < chunks.end(chunk); ++i) {
+    const Index begin = chunks.begin(chunk), end = chunks.end(chunk);
+    if (in_rows)
+      return detail::gradient_block_by_block<true>(
+          dx ? dx + begin * run : nullptr, affine ? dgammas : nullptr, affine ? dbetas : nullptr,
+          dy + begin * run, x + begin * run, mean + begin, rstd + begin, gammas, end - begin, run,
+          {groups, begin});
+    for (Index i = begin; i < end; ++i) {
       const Index group = i % groups, first = i * run;
-      if (tiny) {
-        detail::gradient_row<true>(dx ? dx + first : nullptr,
-                                   affine ? dgammas + group * run : nullptr,
-                                   affine ? dbetas + group * run : nullptr, dy + first, x + first,
-                                   mean[i], rstd[i], gammas ? gammas + group * run : nullptr, run);
-        continue;
-      }
       double mean_dxhat = 0, mean_dxhat_xhat = 0;
       const auto scale = [&](Index k) {
         return gamma ? static_cast<double>(gamma[group * channels + k]) : 1.0;
@@ -117,8 +122,8 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
           dgammas[ch] += static_cast<T>(sums.dy_xhat);
           dbetas[ch] += static_cast<T>(sums.dy);
         }
-        mean_dxhat += scale(k) * sums.dy / static_cast<double>(run);
-        mean_dxhat_xhat += scale(k) * sums.dy_xhat / static_cast<double>(run);
+        mean_dxhat += scale(k) * sums.dy * share;
+        mean_dxhat_xhat += scale(k) * sums.dy_xhat * share;
       }
       if (!dx) continue;
       for (Index k = 0; k < channels; ++k) {
@@ -133,7 +138,7 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
   const Scratch<double> totals(2 * columns);
   if (affine) sum_columns(totals.data(), scratch.data(), chunks.count, 2 * columns, 2 * columns);
   const auto add_up = [&](T* out, const double* of_column) {
-    const Index repeats = tiny ? hw : 1;
+    const Index repeats = in_rows ? hw : 1;
     for (Index ch = 0; ch < c; ++ch)
       out[ch] = static_cast<T>(
           std::accumulate(of_column + ch * repeats, of_column + (ch + 1) * repeats, 0.0));

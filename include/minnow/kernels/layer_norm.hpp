@@ -40,10 +40,11 @@ void gradient_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T*
   parallel_for(chunks.count, [&](Index chunk) {
     T* sums = partial.data() + chunk * 2 * cols;
     if (dgamma || dbeta) std::fill_n(sums, 2 * cols, T(0));
-    for (Index row = chunks.begin(chunk); row < chunks.end(chunk); ++row)
-      gradient_row<centered>(dx ? dx + row * cols : nullptr, dgamma ? sums : nullptr,
-                             dbeta ? sums + cols : nullptr, dy + row * cols, x + row * cols,
-                             centered ? mean[row] : T(0), rstd[row], gamma, cols);
+    const Index begin = chunks.begin(chunk), first = begin * cols;
+    gradient_block_by_block<centered>(dx ? dx + first : nullptr, dgamma ? sums : nullptr,
+                                      dbeta ? sums + cols : nullptr, dy + first, x + first,
+                                      centered ? mean + begin : nullptr, rstd + begin, gamma,
+                                      chunks.end(chunk) - begin, cols);
   });
   parallel_chunks(cols, 2 * chunks.count, [&](Index begin, Index end) {
     const T* first = partial.data() + begin;

@@ -35,6 +35,15 @@ MINNOW_INLINE void scale_row(T* y, const T* x, T center, T scale, T shift, const
         .store(y + i, rest);
 }
 
+/// Which gamma and beta a row has, of `period` rows of them [period, cols] that serve in turn: one
+/// for all rows in layer normalisation, one for each group in group normalisation.
+struct RowTurn {
+  Index period = 1, first = 0;
+
+  /// Where those of the row `row` rows behind the first begin.
+  Index at(Index row, Index cols) const { return period == 1 ? 0 : (first + row) % period * cols; }
+};
+
 /// How many rows are normalised side by side: each step of one depends on the one before it, and
 /// only other rows can fill the time between.
 inline constexpr Index row_block = 16;
@@ -43,11 +52,11 @@ inline Index rows_of_block(Index cols) {
 }
 
 /// y = (x - mean) * rstd * gamma + beta along `rows` <= rows_of_block(cols) rows of `cols` > 0
-/// numbers; writes mean and rstd [rows], too. gamma, beta [cols] may be null; y may be x. Not
-/// centered, mean is neither used nor written.
+/// numbers; writes mean and rstd [rows], too. gamma, beta [period, cols] may be null; y may be x.
+/// Not centered, mean is neither used nor written.
 template <bool centered, class T>
 void normalize_row_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
-                         Index rows, Index cols, double eps) {
+                         Index rows, Index cols, double eps, RowTurn turn = {}) {
   const double n = static_cast<double>(cols);
   // A row's mean is center + rest: the digits that T cannot hold go into the shift.
   T center[row_block] = {};
@@ -91,75 +100,106 @@ void normalize_row_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, con
   if constexpr (centered)
     for (Index r = 0; r < rows; ++r)
       mean[r] = static_cast<T>(static_cast<double>(center[r]) + rest[r]);
-  for (Index r = 0; r < rows; ++r)
-    scale_row<centered>(y + r * cols, x + r * cols, center[r], scale[r], shift[r], gamma, beta,
-                        cols);
+  for (Index r = 0; r < rows; ++r) {
+    const Index at = turn.at(r, cols);
+    scale_row<centered>(y + r * cols, x + r * cols, center[r], scale[r], shift[r],
+                        gamma ? gamma + at : nullptr, beta ? beta + at : nullptr, cols);
+  }
 }
 
 /// The same for any number of rows.
 template <bool centered, class T>
 void normalize_block_by_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
-                              Index rows, Index cols, double eps) {
+                              Index rows, Index cols, double eps, RowTurn turn = {}) {
   const Index block = rows_of_block(cols);
   for (Index row = 0; row < rows; row += block)
     normalize_row_block<centered>(y + row * cols, centered ? mean + row : nullptr, rstd + row,
                                   x + row * cols, gamma, beta, std::min(block, rows - row), cols,
-                                  eps);
+                                  eps, {turn.period, turn.first + row});
 }
 
-/// Adds one row's share to the gradients of gamma and beta, and writes its dx.
+/// Adds the shares of `rows` <= rows_of_block(2 * cols) rows to the gradients of gamma and beta,
+/// and writes their dx.
 ///
-///   dgamma += dy * xhat    dbeta += dy    dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat *
-///   xhat))
+///   dgamma += dy * xhat    dbeta += dy
+///   dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))
 ///
-/// where xhat = (x - mean) * rstd and dxhat = dy * gamma. Not centered, the middle term is missing.
-/// dx, dgamma, dbeta and gamma may be null; dx may be dy.
+/// where xhat = (x - mean) * rstd and dxhat = dy * gamma. Not centered, the middle term is missing
+/// and mean is not used. dx, dgamma, dbeta and gamma may be null; dx may be dy.
 template <bool centered, class T>
-void gradient_row(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, T mean, T rstd,
-                  const T* gamma, Index cols) {
+void gradient_row_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                        const T* rstd, const T* gamma, Index rows, Index cols, RowTurn turn = {}) {
   using P = Pack<T>;
-  const P m(mean), r(rstd), one(T(1));
-  const auto xhat_of = [&](P value) {
+  const P one(T(1));
+  const auto mean_of = [&](Index r) { return P(centered ? mean[r] : T(0)); };
+  const auto xhat_of = [](P value, P m, P r) {
     if constexpr (centered)
       return (value - m) * r;
     else
       return value * r;
   };
-  P of_xhat = P::zero(), of_one = P::zero();
+  T of_xhat[row_block] = {}, of_one[row_block] = {};
   if (dx) {
-    double sum_dxhat = 0, sum_dxhat_xhat = 0;
-    for_pieces(cols, 1, 0, [&](Index first, Index count, Index) {
-      P a = P::zero(), b = P::zero();
-      const auto add = [&](P g, P value) {
-        if constexpr (centered) a += g;
-        b = fma(g, xhat_of(value), b);
-      };
-      Index i = first;
-      for (; i + P::width <= first + count; i += P::width)
-        add(P::load(dy + i) * (gamma ? P::load(gamma + i) : one), P::load(x + i));
-      if (const Index rest = first + count - i; rest > 0)
-        add(P::load(dy + i, rest) * (gamma ? P::load(gamma + i, rest) : one), P::load(x + i, rest));
-      sum_dxhat += static_cast<double>(sum(a));
-      sum_dxhat_xhat += static_cast<double>(sum(b));
-    });
-    const double scale = -static_cast<double>(rstd) / static_cast<double>(cols);
-    of_xhat = P(static_cast<T>(scale * sum_dxhat_xhat));
-    of_one = P(static_cast<T>(scale * sum_dxhat));
+    double sum_dxhat[row_block] = {}, sum_dxhat_xhat[row_block] = {};
+    for (Index row = 0; row < rows; ++row) {
+      const T *dy_row = dy + row * cols, *x_row = x + row * cols;
+      const T* scale = gamma ? gamma + turn.at(row, cols) : nullptr;
+      const P m = mean_of(row), r(rstd[row]);
+      for_pieces(cols, 1, 0, [&](Index first, Index count, Index) {
+        P a = P::zero(), b = P::zero();
+        const auto add = [&](P g, P value) {
+          if constexpr (centered) a += g;
+          b = fma(g, xhat_of(value, m, r), b);
+        };
+        Index i = first;
+        for (; i + P::width <= first + count; i += P::width)
+          add(P::load(dy_row + i) * (scale ? P::load(scale + i) : one), P::load(x_row + i));
+        if (const Index rest = first + count - i; rest > 0)
+          add(P::load(dy_row + i, rest) * (scale ? P::load(scale + i, rest) : one),
+              P::load(x_row + i, rest));
+        sum_dxhat[row] += static_cast<double>(sum(a));
+        sum_dxhat_xhat[row] += static_cast<double>(sum(b));
+      });
+    }
+    for (Index row = 0; row < rows; ++row) {
+      const double scale = -static_cast<double>(rstd[row]) / static_cast<double>(cols);
+      of_xhat[row] = static_cast<T>(scale * sum_dxhat_xhat[row]);
+      of_one[row] = static_cast<T>(scale * sum_dxhat[row]);
+    }
   }
-  const auto finish = [&](Index i, const auto& load, const auto& store) {
-    const P g = load(dy + i), xhat = xhat_of(load(x + i));
-    if (dgamma) store(dgamma + i, fma(g, xhat, load(dgamma + i)));
-    if (dbeta) store(dbeta + i, load(dbeta + i) + g);
-    if (dx) store(dx + i, fma(g * (gamma ? load(gamma + i) : one), r, fma(xhat, of_xhat, of_one)));
-  };
-  Index i = 0;
-  for (; i + P::width <= cols; i += P::width)
-    finish(
-        i, [](const T* from) { return P::load(from); }, [](T* to, P value) { value.store(to); });
-  if (const Index rest = cols - i; rest > 0)
-    finish(
-        i, [rest](const T* from) { return P::load(from, rest); },
-        [rest](T* to, P value) { value.store(to, rest); });
+  for (Index row = 0; row < rows; ++row) {
+    const Index at = turn.at(row, cols);
+    const P m = mean_of(row), r(rstd[row]), a(of_xhat[row]), b(of_one[row]);
+    const auto finish = [&](Index i, const auto& load, const auto& store) {
+      const P g = load(dy + row * cols + i), xhat = xhat_of(load(x + row * cols + i), m, r);
+      if (dgamma) store(dgamma + at + i, fma(g, xhat, load(dgamma + at + i)));
+      if (dbeta) store(dbeta + at + i, load(dbeta + at + i) + g);
+      if (dx)
+        store(dx + row * cols + i,
+              fma(g * (gamma ? load(gamma + at + i) : one), r, fma(xhat, a, b)));
+    };
+    Index i = 0;
+    for (; i + P::width <= cols; i += P::width)
+      finish(
+          i, [](const T* from) { return P::load(from); }, [](T* to, P value) { value.store(to); });
+    if (const Index rest = cols - i; rest > 0)
+      finish(
+          i, [rest](const T* from) { return P::load(from, rest); },
+          [rest](T* to, P value) { value.store(to, rest); });
+  }
+}
+
+/// The same for any number of rows.
+template <bool centered, class T>
+void gradient_block_by_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                             const T* rstd, const T* gamma, Index rows, Index cols,
+                             RowTurn turn = {}) {
+  const Index block = rows_of_block(2 * cols);
+  for (Index row = 0; row < rows; row += block)
+    gradient_row_block<centered>(dx ? dx + row * cols : nullptr, dgamma, dbeta, dy + row * cols,
+                                 x + row * cols, centered ? mean + row : nullptr, rstd + row, gamma,
+                                 std::min(block, rows - row), cols,
+                                 {turn.period, turn.first + row});
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail
