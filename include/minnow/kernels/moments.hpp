@@ -45,7 +45,11 @@ inline constexpr Index moment_piece = 4096;
 template <class F>
 MINNOW_INLINE void for_pieces(Index count, Index runs, Index stride, const F& f) {
   if (count * runs == 0) return;
-  if (count * runs <= moment_piece) return f(Index{0}, count, runs);
+  if (count <= moment_piece) {
+    const Index most = moment_piece / count;
+    for (Index run = 0; run < runs; run += most) f(run * stride, count, std::min(most, runs - run));
+    return;
+  }
   for (Index run = 0; run < runs; ++run)
     for (Index i = 0; i < count; i += moment_piece)
       f(run * stride + i, std::min(moment_piece, count - i), Index{1});

@@ -126,6 +126,7 @@ class Predictor {
     Size2 padding = 0;
     std::vector<T> packed, bias;  ///< with batch norm folded in
     std::vector<Index> lane_offsets, row_offsets;
+    bool biased = false;  ///< not all of them are zero
     bool normalized = false;
     kernels::LaneNormSizes norm;
     double eps = 0;
@@ -176,6 +177,7 @@ class Predictor {
       for (Index r = 0; r < terms; ++r)
         weight[c * terms + r] = static_cast<T>(static_cast<double>(weight[c * terms + r]) * scale);
       folded.bias[static_cast<std::size_t>(c)] = static_cast<T>(shift);
+      folded.biased = folded.biased || shift != 0;
     }
     folded.packed.resize(static_cast<std::size_t>(k * terms));
     kernels::lane_conv2d_pack_forward(folded.packed.data(), weight.data(), s.conv);
@@ -245,7 +247,7 @@ class Predictor {
       kernels::lane_conv2d_forward<T>(out, pad(padded, in, s, lanes), s.packed.data(),
                                       s.lane_offsets.data(), s.conv);
       if (s.normalized) {
-        kernels::lane_add_bias<false>(out, s.bias.data(), s.norm);
+        if (s.biased) kernels::lane_add_bias<false>(out, s.bias.data(), s.norm);
         kernels::lane_run_moments(mean, rstd, out, s.norm, s.eps);
         const auto normalize = [&](auto relu) {
           kernels::lane_normalize<relu>(out, out, mean, rstd, s.gamma.data(), s.beta.data(),
@@ -269,21 +271,18 @@ class Predictor {
 
   void predict_image(T* y, const T* x, T* memory) const {
     T *in = memory, *out = in + activation_size(), *padded = out + activation_size();
-    T *mean = padded + padded_size(), *rstd = mean + moments_size() / 2,
-      *flat = mean + moments_size();
+    T *moments = padded + padded_size(), *flat = moments + moments_size();
     std::copy_n(x, plan_->x.size(), in);
     for (const Stage& s : stages_) {
-      const Index oh = s.conv.oh(), ow = s.conv.ow(), pitch = s.row_pitch();
-      kernels::detail::correlate(flat, pitch, s.packed.data(), pad(padded, in, s, 1),
+      kernels::detail::correlate(flat, s.row_pitch(), s.packed.data(), pad(padded, in, s, 1),
                                  s.row_offsets.data(), s.conv.terms(), kernels::TileRows{s.conv.k},
-                                 (oh - 1) * s.conv.w + ow);
-      const bool relu_now = s.relu && !s.normalized;
+                                 (s.conv.oh() - 1) * s.conv.w + s.conv.ow());
       for (Index k = 0; k < s.conv.k; ++k)
-        for (Index i = 0; i < oh; ++i)
-          add_bias(out + (k * oh + i) * ow, flat + k * pitch + i * s.conv.w, T(1),
-                   s.bias[static_cast<std::size_t>(k)], ow, relu_now);
-      if (s.normalized) normalize_image(out, mean, rstd, s);
-      std::swap(in, out);
+        close_up(out + k * s.norm.plane(), flat + k * s.row_pitch(), k, s);
+      if (s.normalized)
+        normalize_image(in, out, moments, s);
+      else
+        std::swap(in, out);
       if (s.pool == Pool::none) continue;
       pool_image(out, in, s);
       std::swap(in, out);
@@ -291,50 +290,53 @@ class Predictor {
     std::copy_n(in, plan_->y.size(), y);
   }
 
-  /// y = x * scale + shift, then relu if asked for. May write up to a pack beyond y.
-  static void add_bias(T* y, const T* x, T scale, T shift, Index count, bool relu) {
-    const V factor(scale), term(shift), least(relu ? T(0) : std::numeric_limits<T>::lowest());
-    for (Index j = 0; j < count; j += lanes)
-      max(fma(V::load(x + j), factor, term), least).store(y + j);
+  /// y = (x - center) * scale + shift, cut off below zero if `relu`. May write up to a pack beyond
+  /// y.
+  static void map(T* y, const T* x, const kernels::detail::Affine<T>& affine, Index count,
+                  bool relu) {
+    const V center(affine.center), scale(affine.scale), shift(affine.shift),
+        least(relu ? T(0) : std::numeric_limits<T>::lowest());
+    for (Index i = 0; i < count; i += lanes)
+      max(fma(V::load(x + i) - center, scale, shift), least).store(y + i);
   }
 
-  static void normalize_image(T* y, T* mean, T* rstd, const Stage& s) {
-    const bool by_position = s.norm.affine_by_position;
-    kernels::layer_norm_forward<T>(y, mean, rstd, y, by_position ? s.gamma.data() : nullptr,
-                                   by_position ? s.beta.data() : nullptr, s.norm.runs(), s.norm.run,
-                                   s.eps);
-    const Index plane = s.norm.plane();
-    if (by_position) {
-      if (s.relu) add_bias(y, y, T(1), T(0), s.norm.positions(), true);
+  /// Channel k of the convolution's result, which lies in rows as long as the input's, becomes a
+  /// plane; with the bias and, where nothing else comes before it, relu.
+  static void close_up(T* y, const T* flat, Index k, const Stage& s) {
+    const Index oh = s.conv.oh(), ow = s.conv.ow();
+    const T bias = s.bias[static_cast<std::size_t>(k)];
+    for (Index i = 0; i < oh; ++i)
+      map(y + i * ow, flat + i * s.conv.w, {T(0), T(1), bias}, ow, s.relu && !s.normalized);
+  }
+
+  static void normalize_image(T* y, const T* x, T* moments, const Stage& s) {
+    const Index plane = s.norm.plane(), run = s.norm.run;
+    if (s.norm.affine_by_position) {
+      kernels::layer_norm_forward<T>(y, moments, moments + s.norm.runs(), x, s.gamma.data(),
+                                     s.beta.data(), s.norm.runs(), run, s.eps);
+      if (s.relu) map(y, y, {T(0), T(1), T(0)}, s.norm.positions(), true);
       return;
     }
-    for (Index c = 0; c < s.norm.channels; ++c) {
-      // Not beyond the plane: the next one is normalised already, but not yet scaled.
-      const V factor(s.gamma[static_cast<std::size_t>(c)]),
-          term(s.beta[static_cast<std::size_t>(c)]);
-      const V least(s.relu ? T(0) : std::numeric_limits<T>::lowest());
-      T* to = y + c * plane;
-      Index j = 0;
-      for (; j + lanes <= plane; j += lanes)
-        max(fma(V::load(to + j), factor, term), least).store(to + j);
-      if (j < plane)
-        max(fma(V::load(to + j, plane - j), factor, term), least).store(to + j, plane - j);
+    for (Index at = 0; at < s.norm.positions(); at += run) {
+      const kernels::Moments group = kernels::moments(x + at, run);
+      const double rstd = 1 / std::sqrt(group.variance() + s.eps);
+      for (Index of = at; of < at + run; of += plane) {
+        const auto c = static_cast<std::size_t>(of / plane);
+        const auto affine = kernels::detail::make_affine<T>(
+            group.mean, rstd, static_cast<double>(s.gamma[c]), static_cast<double>(s.beta[c]));
+        map(y + of, x + of, affine, plane, s.relu);
+      }
     }
   }
 
   static void pool_image(T* y, const T* x, const Stage& s) {
     const auto& p = s.pooling;
-    const T share = T(1) / static_cast<T>(p.kernel.h * p.kernel.w);
-    kernels::detail::for_lane_windows(p, [&](Index out, Index corner) {
-      T best = x[corner], sum = T(0);
-      for (Index a = 0; a < p.kernel.h; ++a)
-        for (Index b = 0; b < p.kernel.w; ++b) {
-          const T value = x[corner + a * p.w + b];
-          best = std::max(best, value);
-          sum += value;
-        }
-      y[out] = s.pool == Pool::max ? best : sum * share;
-    });
+    const kernels::PoolAxis rows{p.h, p.oh(), p.kernel.h, p.stride.h},
+        cols{p.w, p.ow(), p.kernel.w, p.stride.w};
+    if (s.pool == Pool::max)
+      kernels::max_pool2d_forward<T, std::uint8_t>(y, nullptr, x, p.c, rows, cols);
+    else
+      kernels::avg_pool2d_forward(y, x, p.c, rows, cols);
   }
 
   PredictorOptions options_;
