@@ -3,6 +3,7 @@
 /// The inner loops of every matrix product and convolution: blocks of sums that stay in registers.
 
 #include <algorithm>
+#include <bit>
 #include <type_traits>
 #include <utility>
 
@@ -121,12 +122,33 @@ namespace detail {
 /// products are the accumulators.
 inline constexpr Index dots_planes = vector_registers / 8, dots_terms = 6;
 
+/// The sums of N packs' lanes, one a lane from the first: neighbouring lanes are added until each
+/// pack has come down to one. Half the work of N single sums, and no waiting. Overwrites `a`. N is
+/// a power of two, at most the width.
+template <int N, class V>
+MINNOW_INLINE V lane_sums(V (&a)[N]) {
+  const auto add_neighbours = [](V first, V second) {
+    V even, odd;
+    deinterleave(first, second, even, odd);
+    return even + odd;
+  };
+  MINNOW_UNROLL
+  for (int n = N; n > 1; n /= 2) {
+    MINNOW_UNROLL
+    for (int i = 0; i < n / 2; ++i) a[i] = add_neighbours(a[2 * i], a[2 * i + 1]);
+  }
+  MINNOW_UNROLL
+  for (int n = N; n < V::width; n *= 2) a[0] = add_neighbours(a[0], a[0]);
+  return a[0];
+}
+
 /// dw[i * pitch + r] += sum_p dy[i * plane + p] * x[p + offset[r]] for i < M, r < R, p in the
 /// range.
 template <class T, int M, int R>
 void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index* offset,
           const DotsRange& range) {
   using V = Pack<T>;
+  constexpr int count = M * R, group = std::min<int>(std::bit_ceil(unsigned{count}), V::width);
   V sums[M][R];
   const T* from[R];
   MINNOW_UNROLL
@@ -151,8 +173,17 @@ void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index*
       }
     }
   }
-  for (int i = 0; i < M; ++i)
-    for (int r = 0; r < R; ++r) dw[i * pitch + r] += sum(sums[i][r]);
+  MINNOW_UNROLL
+  for (int begin = 0; begin < count; begin += group) {
+    V some[group];
+    MINNOW_UNROLL
+    for (int j = 0; j < group; ++j)
+      some[j] = begin + j < count ? sums[(begin + j) / R][(begin + j) % R] : V::zero();
+    T totals[V::width];
+    lane_sums(some).store(totals);
+    for (int j = 0; j < group && begin + j < count; ++j)
+      dw[(begin + j) / R * pitch + (begin + j) % R] += totals[j];
+  }
 }
 
 }  // namespace detail
