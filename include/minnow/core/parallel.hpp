@@ -77,6 +77,14 @@ namespace detail {
 /// Runs a part of a loop: its body is called for every i in [begin, end).
 using LoopPart = void (*)(const void* body, Index begin, Index end, Index worker);
 
+/// What was written past the caches is in order before what is written after. Ordinary stores need
+/// no such thing, and synchronisation orders only those.
+inline void stream_fence() {
+#if defined(__GNUC__) && defined(__SSE2__)
+  __builtin_ia32_sfence();
+#endif
+}
+
 /// The one parallel region of the library. Not inlined, so that the compiler sees each loop's body
 /// once: that halves the time to compile them.
 MINNOW_NOINLINE inline void run_loop(LoopPart part, const void* body, Index count,
@@ -87,11 +95,13 @@ MINNOW_NOINLINE inline void run_loop(LoopPart part, const void* body, Index coun
     {
       const Index worker = omp_get_thread_num(), team = omp_get_num_threads();
       part(body, count * worker / team, count * (worker + 1) / team, worker);
+      stream_fence();
     }
     return;
   }
 #endif
   part(body, 0, count, 0);
+  stream_fence();
 }
 
 }  // namespace detail

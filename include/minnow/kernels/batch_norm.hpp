@@ -55,7 +55,8 @@ void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var,
       const Moments all = channel_moments(x + ch * hw, n, c, hw);
       const auto affine = finish(ch, all.mean, all.variance());
       for (Index i = ch; i < n * c; i += c)
-        detail::normalize_plane(y + i * hw, x + i * hw, hw, affine);
+        detail::normalize_plane(y + i * hw, x + i * hw, hw, affine,
+                                detail::goes_past_caches<T>(n * c * hw, hw));
     });
     return;
   }
@@ -118,7 +119,7 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       const auto weights = finish(ch, sums.dy, sums.dy_xhat);
       for (Index i = ch; dx && i < n * c; i += c)
         detail::gradient_plane(dx + i * hw, dy + i * hw, x + i * hw, hw, mean[ch], rstd[ch],
-                               weights);
+                               weights, detail::goes_past_caches<T>(n * c * hw, hw));
     });
     return;
   }

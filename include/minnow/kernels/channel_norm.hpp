@@ -155,7 +155,8 @@ Moments channel_moments(const T* x, Index n, Index c, Index hw) {
   const Index images = detail::BatchBlocks<T>{n, c, hw}.images;
   Moments all;
   for (Index i = 0; i < n; i += images)
-    all = merge(all, moments(x + i * c * hw, hw, std::min(images, n - i), c * hw));
+    all = merge(all, moments(x + i * c * hw, hw, std::min(images, n - i), c * hw,
+                             i + images < n ? images * c * hw : 0));
   return all;
 }
 
@@ -223,9 +224,10 @@ void normalize_batch(T* y, const T* x, const detail::Affine<T>* affine, Index n,
                      Index hw) {
   using P = Pack<T>;
   if (hw >= P::width) {
+    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
     parallel_chunks(n * c, hw, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i)
-        detail::normalize_plane(y + i * hw, x + i * hw, hw, affine[i % c]);
+        detail::normalize_plane(y + i * hw, x + i * hw, hw, affine[i % c], past_caches);
     });
     return;
   }
@@ -255,10 +257,11 @@ void gradient_batch(T* dx, const T* dy, const T* x, const T* mean, const T* rstd
                     const detail::GradientWeights<T>* weights, Index n, Index c, Index hw) {
   using P = Pack<T>;
   if (hw >= P::width) {
+    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
     parallel_chunks(n * c, 2 * hw, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i)
         detail::gradient_plane(dx + i * hw, dy + i * hw, x + i * hw, hw, mean[i % c], rstd[i % c],
-                               weights[i % c]);
+                               weights[i % c], past_caches);
     });
     return;
   }

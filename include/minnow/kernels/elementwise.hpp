@@ -5,6 +5,7 @@
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/simd.hpp"
 #include "minnow/kernels/nest.hpp"
+#include "minnow/kernels/streaming.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
@@ -20,11 +21,13 @@ MINNOW_INLINE Pack<T> load(const T* x, Index stride, Index i, Tail... count) {
 /// y[i] = f(x[i * stride]...) for i in [0, size); strides are 1 or, unless `dense`, 0.
 template <bool dense, class F, class T, std::size_t... k>
 void map_row(const F& f, T* y, const std::array<const T*, sizeof...(k)>& x,
-             const std::array<Index, sizeof...(k)>& strides, Index size,
+             const std::array<Index, sizeof...(k)>& strides, Index size, bool past_caches,
              std::index_sequence<k...>) {
   constexpr Index width = Pack<T>::width;
   Index i = 0;
-  for (; i + width <= size; i += width) f(load<dense>(x[k], strides[k], i)...).store(y + i);
+  with_store(past_caches, y, [&](const auto& store) {
+    for (; i + width <= size; i += width) store(f(load<dense>(x[k], strides[k], i)...), y + i);
+  });
   if (i < size) f(load<dense>(x[k], strides[k], i, size - i)...).store(y + i, size - i);
 }
 
@@ -39,7 +42,8 @@ template <class F, class T, class... X>
 void map(const F& f, T* y, Index size, Index cost, const X*... x) {
   using Sequence = std::index_sequence_for<X...>;
   parallel_chunks(size, cost, [&](Index begin, Index end) {
-    detail::map_row<true>(f, y + begin, {(x + begin)...}, {}, end - begin, Sequence{});
+    detail::map_row<true>(f, y + begin, {(x + begin)...}, {}, end - begin,
+                          detail::goes_past_caches<T>(size, Pack<T>::width), Sequence{});
   });
 }
 
@@ -52,7 +56,7 @@ void map(const F& f, T* y, const Nest<sizeof...(X)>& nest, Index cost, const X*.
     nest.walk(begin, end, [&](Index position, const auto& offsets, Index count) {
       std::array<const T*, sizeof...(X)> from{x...};
       for (std::size_t k = 0; k < from.size(); ++k) from[k] += offsets[k];
-      detail::map_row<false>(f, y + position, from, nest.strides(), count, Sequence{});
+      detail::map_row<false>(f, y + position, from, nest.strides(), count, false, Sequence{});
     });
   });
 }

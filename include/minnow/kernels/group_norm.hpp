@@ -47,6 +47,7 @@ template <class T>
 void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta, Index n,
                         Index c, Index hw, Index groups, double eps) {
   const Index channels = c / groups, run = channels * hw;
+  const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
   const bool in_rows = detail::groups_are_rows<T>(c, hw);
   const Scratch<T> repeated(in_rows ? 2 * c * hw : 0);
   const T* gammas = in_rows ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
@@ -55,7 +56,7 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
     if (in_rows)
       return detail::normalize_block_by_block<true>(y + begin * run, mean + begin, rstd + begin,
                                                     x + begin * run, gammas, betas, end - begin,
-                                                    run, eps, {groups, begin});
+                                                    run, eps, {groups, begin, past_caches});
     for (Index i = begin; i < end; ++i) {
       const Index group = i % groups;
       const Moments part = moments(x + i * run, run);
@@ -67,7 +68,7 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
         const double scale = gamma ? static_cast<double>(gamma[ch]) : 1;
         const double shift = beta ? static_cast<double>(beta[ch]) : 0;
         detail::normalize_plane(y + at, x + at, hw,
-                                detail::make_affine<T>(part.mean, r, scale, shift));
+                                detail::make_affine<T>(part.mean, r, scale, shift), past_caches);
       }
     }
   });
@@ -90,6 +91,7 @@ template <class T>
 void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                          const T* rstd, const T* gamma, Index n, Index c, Index hw, Index groups) {
   const Index channels = c / groups, run = channels * hw;
+  const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
   // Not as often as in the forward: sums for each column cost more than sums for each plane.
   const bool in_rows = hw < Pack<T>::width, affine = dgamma || dbeta;
   const Chunks chunks = make_chunks(n * groups, 2 * run);
@@ -108,7 +110,7 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       return detail::gradient_block_by_block<true>(
           dx ? dx + begin * run : nullptr, affine ? dgammas : nullptr, affine ? dbetas : nullptr,
           dy + begin * run, x + begin * run, mean + begin, rstd + begin, gammas, end - begin, run,
-          {groups, begin});
+          {groups, begin, past_caches});
     for (Index i = begin; i < end; ++i) {
       const Index group = i % groups, first = i * run;
       double mean_dxhat = 0, mean_dxhat_xhat = 0;
@@ -130,7 +132,8 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
         const Index at = first + k * hw;
         const auto weights = detail::make_gradient_weights<T>(
             static_cast<double>(rstd[i]), scale(k), mean_dxhat, mean_dxhat_xhat);
-        detail::gradient_plane(dx + at, dy + at, x + at, hw, mean[i], rstd[i], weights);
+        detail::gradient_plane(dx + at, dy + at, x + at, hw, mean[i], rstd[i], weights,
+                               past_caches);
       }
     }
   });

@@ -22,9 +22,9 @@ void normalize_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T*
   if (ShortRows<T>::suits(rows, cols))
     return normalize_short_rows<centered>(y, mean, rstd, x, gamma, beta, rows, cols, eps);
   parallel_chunks(rows, cols, [&](Index begin, Index end) {
-    normalize_block_by_block<centered>(y + begin * cols, centered ? mean + begin : nullptr,
-                                       rstd + begin, x + begin * cols, gamma, beta, end - begin,
-                                       cols, eps);
+    normalize_block_by_block<centered>(
+        y + begin * cols, centered ? mean + begin : nullptr, rstd + begin, x + begin * cols, gamma,
+        beta, end - begin, cols, eps, {.past_caches = goes_past_caches<T>(rows * cols, cols)});
   });
 }
 
@@ -41,10 +41,10 @@ void gradient_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T*
     T* sums = partial.data() + chunk * 2 * cols;
     if (dgamma || dbeta) std::fill_n(sums, 2 * cols, T(0));
     const Index begin = chunks.begin(chunk), first = begin * cols;
-    gradient_block_by_block<centered>(dx ? dx + first : nullptr, dgamma ? sums : nullptr,
-                                      dbeta ? sums + cols : nullptr, dy + first, x + first,
-                                      centered ? mean + begin : nullptr, rstd + begin, gamma,
-                                      chunks.end(chunk) - begin, cols);
+    gradient_block_by_block<centered>(
+        dx ? dx + first : nullptr, dgamma ? sums : nullptr, dbeta ? sums + cols : nullptr,
+        dy + first, x + first, centered ? mean + begin : nullptr, rstd + begin, gamma,
+        chunks.end(chunk) - begin, cols, {.past_caches = goes_past_caches<T>(rows * cols, cols)});
   });
   parallel_chunks(cols, 2 * chunks.count, [&](Index begin, Index end) {
     const T* first = partial.data() + begin;

@@ -66,10 +66,11 @@ MINNOW_INLINE void store_lanes(T* to, Pack<T> value, Index lanes) {
 }
 
 /// The sum over a strided set: sum = term(sum, x - center), lane by lane. `term` must leave a lane
-/// alone whose difference is zero.
+/// alone whose difference is zero. Unless `ahead` is 0, what lies so far behind each number is
+/// fetched meanwhile.
 template <class T, class Term>
 MINNOW_INLINE T sum_differences(const T* x, Index count, Index runs, Index stride, T center,
-                                const Term& term) {
+                                const Term& term, Index ahead = 0) {
   using P = Pack<T>;
   constexpr Index W = P::width;
   const Index tail = count % W;
@@ -80,6 +81,9 @@ MINNOW_INLINE T sum_differences(const T* x, Index count, Index runs, Index strid
     const T* from = x + run * stride;
     Index i = 0;
     for (; i + 4 * W <= count; i += 4 * W) {
+      if (ahead != 0)
+        for (std::size_t byte = 0; byte < 4 * sizeof(P); byte += 64)
+          __builtin_prefetch(reinterpret_cast<const char*>(from + i + ahead) + byte, 0, 2);
       s0 = term(s0, P::load(from + i) - c);
       s1 = term(s1, P::load(from + i + W) - c);
       s2 = term(s2, P::load(from + i + 2 * W) - c);
@@ -104,10 +108,10 @@ MINNOW_INLINE T sum_differences(const T* x, Index count, Index runs, Index strid
   return sum_differences(x, count, runs, stride, center, [](auto s, auto d) { return s + d; });
 }
 template <class T>
-MINNOW_INLINE T sum_squared_differences(const T* x, Index count, Index runs, Index stride,
-                                        T center) {
-  return sum_differences(x, count, runs, stride, center,
-                         [](auto s, auto d) { return fma(d, d, s); });
+MINNOW_INLINE T sum_squared_differences(const T* x, Index count, Index runs, Index stride, T center,
+                                        Index ahead = 0) {
+  return sum_differences(
+      x, count, runs, stride, center, [](auto s, auto d) { return fma(d, d, s); }, ahead);
 }
 
 /// The moments of a strided set in double, number by number: for what overflows `T`.
@@ -126,9 +130,11 @@ Moments wide_moments(const T* x, Index count, Index runs, Index stride) {
   return {n, mean, m2};
 }
 
-/// The moments of one piece.
+/// The moments of one piece. The second pass, which reads from L1, fetches what the first one of
+/// another piece, `ahead` numbers behind this one, will wait for; 0 for none.
 template <class T>
-MINNOW_INLINE Moments piece_moments(const T* x, Index count, Index runs, Index stride) {
+MINNOW_INLINE Moments piece_moments(const T* x, Index count, Index runs, Index stride,
+                                    Index ahead = 0) {
   const double n = static_cast<double>(count * runs);
   // Distances from the first number are exact where the numbers are close to each other, so a
   // constant piece has exactly its constant for mean.
@@ -138,7 +144,8 @@ MINNOW_INLINE Moments piece_moments(const T* x, Index count, Index runs, Index s
   const T mean = pivot + shift;
   const double rest =
       static_cast<double>(shift - (mean - pivot));  // what rounding took from the mean
-  const double m2 = static_cast<double>(sum_squared_differences(x, count, runs, stride, mean));
+  const double m2 =
+      static_cast<double>(sum_squared_differences(x, count, runs, stride, mean, ahead));
   if (!std::isfinite(m2)) [[unlikely]]
     return wide_moments(x, count, runs, stride);
   return {n, static_cast<double>(mean) + rest, std::max(0.0, m2 - n * rest * rest)};
@@ -149,12 +156,13 @@ MINNOW_INLINE Moments piece_moments(const T* x, Index count, Index runs, Index s
 /// The moments of `runs` runs of `count` contiguous numbers each, `stride` apart.
 ///
 /// Two passes, the first over x - x[0]. The error of the mean is below 1e-6 standard deviations (in
-/// float), whatever the mean; squares may overflow `T` but not double.
+/// float), whatever the mean; squares may overflow `T` but not double. `ahead`: where the next call
+/// will read, counted from x; 0 if that is not known.
 template <class T>
-Moments moments(const T* x, Index count, Index runs = 1, Index stride = 0) {
+Moments moments(const T* x, Index count, Index runs = 1, Index stride = 0, Index ahead = 0) {
   const Index size = count * runs;
   if (size > 0 && size <= detail::moment_piece)
-    return detail::piece_moments(x, count, runs, stride);
+    return detail::piece_moments(x, count, runs, stride, ahead);
   Moments result;
   detail::for_pieces(count, runs, stride, [&](Index first, Index piece_count, Index piece_runs) {
     result = merge(result, detail::piece_moments(x + first, piece_count, piece_runs, stride));

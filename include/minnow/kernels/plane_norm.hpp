@@ -5,6 +5,7 @@
 
 #include "minnow/core/simd.hpp"
 #include "minnow/kernels/moments.hpp"
+#include "minnow/kernels/streaming.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
@@ -25,12 +26,15 @@ Affine<T> make_affine(double mean, double rstd, double gamma, double beta) {
 
 /// Applies `affine` to `count` numbers. y may be x.
 template <class T>
-MINNOW_INLINE void normalize_plane(T* y, const T* x, Index count, const Affine<T>& affine) {
+MINNOW_INLINE void normalize_plane(T* y, const T* x, Index count, const Affine<T>& affine,
+                                   bool past_caches) {
   using P = Pack<T>;
   const P center(affine.center), scale(affine.scale), shift(affine.shift);
   Index i = 0;
-  for (; i + P::width <= count; i += P::width)
-    fma(P::load(x + i) - center, scale, shift).store(y + i);
+  with_store(past_caches, y, [&](const auto& store) {
+    for (; i + P::width <= count; i += P::width)
+      store(fma(P::load(x + i) - center, scale, shift), y + i);
+  });
   if (const Index rest = count - i; rest > 0)
     fma(P::load(x + i, rest) - center, scale, shift).store(y + i, rest);
 }
@@ -92,7 +96,7 @@ GradientWeights<T> make_gradient_weights(double rstd, double gamma, double mean_
 /// dx for `count` numbers. dx may be dy.
 template <class T>
 MINNOW_INLINE void gradient_plane(T* dx, const T* dy, const T* x, Index count, T mean, T rstd,
-                                  const GradientWeights<T>& weights) {
+                                  const GradientWeights<T>& weights, bool past_caches) {
   using P = Pack<T>;
   const P m(mean), r(rstd), of_dy(weights.of_dy), of_xhat(weights.of_xhat), of_one(weights.of_one);
   // xhat first, not of_xhat * rstd: for x around 1e30 that product would vanish.
@@ -100,8 +104,10 @@ MINNOW_INLINE void gradient_plane(T* dx, const T* dy, const T* x, Index count, T
     return fma(g, of_dy, fma((value - m) * r, of_xhat, of_one));
   };
   Index i = 0;
-  for (; i + P::width <= count; i += P::width)
-    gradient(P::load(dy + i), P::load(x + i)).store(dx + i);
+  with_store(past_caches, dx, [&](const auto& store) {
+    for (; i + P::width <= count; i += P::width)
+      store(gradient(P::load(dy + i), P::load(x + i)), dx + i);
+  });
   if (const Index rest = count - i; rest > 0)
     gradient(P::load(dy + i, rest), P::load(x + i, rest)).store(dx + i, rest);
 }

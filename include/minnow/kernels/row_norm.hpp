@@ -9,6 +9,7 @@
 
 #include "minnow/core/simd.hpp"
 #include "minnow/kernels/moments.hpp"
+#include "minnow/kernels/streaming.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
@@ -16,7 +17,7 @@ namespace minnow::inline MINNOW_ABI::kernels::detail {
 /// its distance from `center` (if `centered`). gamma, beta may be null; y may be x.
 template <bool centered, class T>
 MINNOW_INLINE void scale_row(T* y, const T* x, T center, T scale, T shift, const T* gamma,
-                             const T* beta, Index cols) {
+                             const T* beta, Index cols, bool past_caches) {
   using P = Pack<T>;
   const P c(center), a(scale), b(shift), one(T(1)), zero = P::zero();
   const auto xhat = [&](P value) {
@@ -26,22 +27,28 @@ MINNOW_INLINE void scale_row(T* y, const T* x, T center, T scale, T shift, const
       return value * a;
   };
   Index i = 0;
-  for (; i + P::width <= cols; i += P::width)
-    fma(xhat(P::load(x + i)), gamma ? P::load(gamma + i) : one, beta ? P::load(beta + i) : zero)
-        .store(y + i);
+  with_store(past_caches, y, [&](const auto& store) {
+    for (; i + P::width <= cols; i += P::width)
+      store(fma(xhat(P::load(x + i)), gamma ? P::load(gamma + i) : one,
+                beta ? P::load(beta + i) : zero),
+            y + i);
+  });
   if (const Index rest = cols - i; rest > 0)
     fma(xhat(P::load(x + i, rest)), gamma ? P::load(gamma + i, rest) : one,
         beta ? P::load(beta + i, rest) : zero)
         .store(y + i, rest);
 }
 
-/// Which gamma and beta a row has, of `period` rows of them [period, cols] that serve in turn: one
-/// for all rows in layer normalisation, one for each group in group normalisation.
-struct RowTurn {
+/// What rows have in common besides their length. gamma and beta are `period` rows [period, cols]
+/// that serve in turn: one for all rows in layer normalisation, one for each group in group
+/// normalisation, where the first row is group `first`.
+struct RowTraits {
   Index period = 1, first = 0;
+  bool past_caches = false;  ///< how results are written
 
-  /// Where those of the row `row` rows behind the first begin.
+  /// Where gamma and beta begin for the row `row` rows behind the first.
   Index at(Index row, Index cols) const { return period == 1 ? 0 : (first + row) % period * cols; }
+  RowTraits from(Index row) const { return {period, first + row, past_caches}; }
 };
 
 /// How many rows are normalised side by side: each step of one depends on the one before it, and
@@ -56,7 +63,7 @@ inline Index rows_of_block(Index cols) {
 /// Not centered, mean is neither used nor written.
 template <bool centered, class T>
 void normalize_row_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
-                         Index rows, Index cols, double eps, RowTurn turn = {}) {
+                         Index rows, Index cols, double eps, const RowTraits& traits = {}) {
   const double n = static_cast<double>(cols);
   // A row's mean is center + rest: the digits that T cannot hold go into the shift.
   T center[row_block] = {};
@@ -101,21 +108,22 @@ void normalize_row_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, con
     for (Index r = 0; r < rows; ++r)
       mean[r] = static_cast<T>(static_cast<double>(center[r]) + rest[r]);
   for (Index r = 0; r < rows; ++r) {
-    const Index at = turn.at(r, cols);
+    const Index at = traits.at(r, cols);
     scale_row<centered>(y + r * cols, x + r * cols, center[r], scale[r], shift[r],
-                        gamma ? gamma + at : nullptr, beta ? beta + at : nullptr, cols);
+                        gamma ? gamma + at : nullptr, beta ? beta + at : nullptr, cols,
+                        traits.past_caches);
   }
 }
 
 /// The same for any number of rows.
 template <bool centered, class T>
 void normalize_block_by_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
-                              Index rows, Index cols, double eps, RowTurn turn = {}) {
+                              Index rows, Index cols, double eps, const RowTraits& traits = {}) {
   const Index block = rows_of_block(cols);
   for (Index row = 0; row < rows; row += block)
     normalize_row_block<centered>(y + row * cols, centered ? mean + row : nullptr, rstd + row,
                                   x + row * cols, gamma, beta, std::min(block, rows - row), cols,
-                                  eps, {turn.period, turn.first + row});
+                                  eps, traits.from(row));
 }
 
 /// Adds the shares of `rows` <= rows_of_block(2 * cols) rows to the gradients of gamma and beta,
@@ -128,7 +136,8 @@ void normalize_block_by_block(T* y, T* mean, T* rstd, const T* x, const T* gamma
 /// and mean is not used. dx, dgamma, dbeta and gamma may be null; dx may be dy.
 template <bool centered, class T>
 void gradient_row_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
-                        const T* rstd, const T* gamma, Index rows, Index cols, RowTurn turn = {}) {
+                        const T* rstd, const T* gamma, Index rows, Index cols,
+                        const RowTraits& traits = {}) {
   using P = Pack<T>;
   const P one(T(1));
   const auto mean_of = [&](Index r) { return P(centered ? mean[r] : T(0)); };
@@ -143,7 +152,7 @@ void gradient_row_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, con
     double sum_dxhat[row_block] = {}, sum_dxhat_xhat[row_block] = {};
     for (Index row = 0; row < rows; ++row) {
       const T *dy_row = dy + row * cols, *x_row = x + row * cols;
-      const T* scale = gamma ? gamma + turn.at(row, cols) : nullptr;
+      const T* scale = gamma ? gamma + traits.at(row, cols) : nullptr;
       const P m = mean_of(row), r(rstd[row]);
       for_pieces(cols, 1, 0, [&](Index first, Index count, Index) {
         P a = P::zero(), b = P::zero();
@@ -168,24 +177,27 @@ void gradient_row_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, con
     }
   }
   for (Index row = 0; row < rows; ++row) {
-    const Index at = turn.at(row, cols);
+    const Index at = traits.at(row, cols);
     const P m = mean_of(row), r(rstd[row]), a(of_xhat[row]), b(of_one[row]);
-    const auto finish = [&](Index i, const auto& load, const auto& store) {
+    const auto finish = [&](Index i, const auto& load, const auto& store, const auto& write) {
       const P g = load(dy + row * cols + i), xhat = xhat_of(load(x + row * cols + i), m, r);
-      if (dgamma) store(dgamma + at + i, fma(g, xhat, load(dgamma + at + i)));
-      if (dbeta) store(dbeta + at + i, load(dbeta + at + i) + g);
+      if (dgamma) store(fma(g, xhat, load(dgamma + at + i)), dgamma + at + i);
+      if (dbeta) store(load(dbeta + at + i) + g, dbeta + at + i);
       if (dx)
-        store(dx + row * cols + i,
-              fma(g * (gamma ? load(gamma + at + i) : one), r, fma(xhat, a, b)));
+        write(fma(g * (gamma ? load(gamma + at + i) : one), r, fma(xhat, a, b)),
+              dx + row * cols + i);
     };
     Index i = 0;
-    for (; i + P::width <= cols; i += P::width)
+    const auto load = [](const T* from) { return P::load(from); };
+    const auto store = [](P value, T* to) { value.store(to); };
+    with_store(traits.past_caches && dx, dx + row * cols, [&](const auto& write) {
+      for (; i + P::width <= cols; i += P::width) finish(i, load, store, write);
+    });
+    if (const Index rest = cols - i; rest > 0) {
+      const auto store_rest = [rest](P value, T* to) { value.store(to, rest); };
       finish(
-          i, [](const T* from) { return P::load(from); }, [](T* to, P value) { value.store(to); });
-    if (const Index rest = cols - i; rest > 0)
-      finish(
-          i, [rest](const T* from) { return P::load(from, rest); },
-          [rest](T* to, P value) { value.store(to, rest); });
+          i, [rest](const T* from) { return P::load(from, rest); }, store_rest, store_rest);
+    }
   }
 }
 
@@ -193,13 +205,12 @@ void gradient_row_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, con
 template <bool centered, class T>
 void gradient_block_by_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                              const T* rstd, const T* gamma, Index rows, Index cols,
-                             RowTurn turn = {}) {
+                             const RowTraits& traits = {}) {
   const Index block = rows_of_block(2 * cols);
   for (Index row = 0; row < rows; row += block)
     gradient_row_block<centered>(dx ? dx + row * cols : nullptr, dgamma, dbeta, dy + row * cols,
                                  x + row * cols, centered ? mean + row : nullptr, rstd + row, gamma,
-                                 std::min(block, rows - row), cols,
-                                 {turn.period, turn.first + row});
+                                 std::min(block, rows - row), cols, traits.from(row));
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail

@@ -1,0 +1,31 @@
+#pragma once
+/// @file
+/// Writing past the caches. A plain store first fetches the line that it changes: of a result that
+/// is larger than the caches, so that nobody finds it there, that is a third of all traffic.
+
+#include <cstdint>
+
+#include "minnow/core/simd.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels::detail {
+
+/// True where a result of `size` numbers, written in stretches of `stretch`, goes past the caches:
+/// if it is at least half of a common last-level cache, and no line is written half this way and
+/// half the other, which takes three times as long.
+template <class T>
+constexpr bool goes_past_caches(Index size, Index stretch) {
+  return size * Index{sizeof(T)} >= Index{16} << 20 && stretch % Pack<T>::width == 0;
+}
+
+/// Calls `f(store)`, where `store(pack, to)` writes a pack: past the caches if asked for and if
+/// `y`, from which on all packs are written side by side, is aligned to packs.
+template <class T, class F>
+MINNOW_INLINE void with_store(bool past_caches, const T* y, const F& f) {
+  if (past_caches && reinterpret_cast<std::uintptr_t>(y) % sizeof(Pack<T>) == 0) {
+    f([](Pack<T> value, T* to) { stream(value, to); });
+  } else {
+    f([](Pack<T> value, T* to) { value.store(to); });
+  }
+}
+
+}  // namespace minnow::inline MINNOW_ABI::kernels::detail
