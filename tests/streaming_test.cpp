@@ -20,10 +20,8 @@ namespace {
 
 // Rows whose results, all together, are written past the caches, and in two halves are not. The
 // bits must be the same. (Rows that are not whole packs are always written plainly.)
-constexpr Index rows = 4096;
-
 struct Data {
-  explicit Data(Index cols)
+  Data(Index rows, Index cols)
       : x(Tensor<float>::normal({rows, cols}, 1, 2, RandomKey{1, 1, 0})),
         dy(Tensor<float>::normal({rows, cols}, 0, 1, RandomKey{2, 2, 0})),
         gamma(Tensor<float>::normal({cols}, 1, 1, RandomKey{3, 3, 0})) {}
@@ -33,7 +31,7 @@ struct Data {
 
 using Rows = std::function<void(float* out, Index first, Index count)>;
 
-void check_same_in_halves(Index cols, const Rows& run) {
+void check_same_in_halves(Index rows, Index cols, const Rows& run) {
   REQUIRE(kernels::detail::goes_past_caches<float>(rows * cols, 16));
   REQUIRE_FALSE(kernels::detail::goes_past_caches<float>(rows / 2 * cols, 16));
   Tensor<float> whole({rows, cols}), halves({rows, cols});
@@ -46,26 +44,30 @@ void check_same_in_halves(Index cols, const Rows& run) {
 }  // namespace
 
 TEST_CASE("what is written past the caches is what is written to them") {
-  for (const Index cols : {1024, 1029}) {
+  struct Sizes {
+    Index rows, cols;
+  };
+  for (const Sizes& sizes : {Sizes{4096, 1024}, {4096, 1029}, {80004, 56}}) {
+    const Index rows = sizes.rows, cols = sizes.cols;
     CAPTURE(cols);
-    const Data d(cols);
-    std::vector<float> mean(rows), rstd(rows);
+    const Data d(rows, cols);
+    std::vector<float> mean(static_cast<std::size_t>(rows)), rstd(mean.size());
 
-    check_same_in_halves(cols, [&](float* y, Index first, Index count) {
+    check_same_in_halves(rows, cols, [&](float* y, Index first, Index count) {
       kernels::layer_norm_forward<float>(y, mean.data() + first, rstd.data() + first,
                                          d.x.data() + first * cols, d.gamma.data(), nullptr, count,
                                          cols, 1e-5);
     });
-    check_same_in_halves(cols, [&](float* dx, Index first, Index count) {
+    check_same_in_halves(rows, cols, [&](float* dx, Index first, Index count) {
       kernels::layer_norm_backward<float>(dx, nullptr, nullptr, d.dy.data() + first * cols,
                                           d.x.data() + first * cols, mean.data() + first,
                                           rstd.data() + first, d.gamma.data(), count, cols);
     });
-    check_same_in_halves(cols, [&](float* y, Index first, Index count) {
+    check_same_in_halves(rows, cols, [&](float* y, Index first, Index count) {
       kernels::rms_norm_forward<float>(y, rstd.data() + first, d.x.data() + first * cols,
                                        d.gamma.data(), count, cols, 1e-5);
     });
-    check_same_in_halves(cols, [&](float* y, Index first, Index count) {
+    check_same_in_halves(rows, cols, [&](float* y, Index first, Index count) {
       const auto twice = [](Pack<float> v) { return v + v; };
       kernels::map(twice, y, count * cols, 1, d.x.data() + first * cols);
     });
@@ -77,9 +79,9 @@ TEST_CASE("what is written past the caches is what is written to them") {
                                          d.x.data() + first * cols, d.gamma.data(), nullptr,
                                          count / channels, channels, cols, 1, 1e-5);
     };
-    check_same_in_halves(cols, group_forward);
+    check_same_in_halves(rows, cols, group_forward);
     group_forward(Tensor<float>({rows, cols}).data(), 0, rows);
-    check_same_in_halves(cols, [&](float* dx, Index first, Index count) {
+    check_same_in_halves(rows, cols, [&](float* dx, Index first, Index count) {
       kernels::group_norm_backward<float>(dx, nullptr, nullptr, d.dy.data() + first * cols,
                                           d.x.data() + first * cols, mean.data() + first / channels,
                                           rstd.data() + first / channels, d.gamma.data(),
@@ -88,12 +90,12 @@ TEST_CASE("what is written past the caches is what is written to them") {
 
     // Batch norm's passes over everything at once.
     const std::vector<kernels::detail::Affine<float>> affine{{1, 2, 3}, {0.5f, -1, 0.25f}};
-    check_same_in_halves(cols, [&](float* y, Index first, Index count) {
+    check_same_in_halves(rows, cols, [&](float* y, Index first, Index count) {
       kernels::normalize_batch(y, d.x.data() + first * cols, affine.data(), count / channels,
                                channels, cols);
     });
     const std::vector<kernels::detail::GradientWeights<float>> weights{{1, 2, 3}, {3, 2, 1}};
-    check_same_in_halves(cols, [&](float* dx, Index first, Index count) {
+    check_same_in_halves(rows, cols, [&](float* dx, Index first, Index count) {
       kernels::gradient_batch(dx, d.dy.data() + first * cols, d.x.data() + first * cols,
                               d.gamma.data(), d.gamma.data() + 2, weights.data(), count / channels,
                               channels, cols);
