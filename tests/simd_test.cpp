@@ -1,4 +1,4 @@
-#include "minnow/core/simd.hpp"
+#include "minnow/core/simd_lanes.hpp"
 
 #include <doctest/doctest.h>
 

@@ -7,6 +7,7 @@
 
 #include "minnow/core/parallel.hpp"
 #include "minnow/kernels/conv2d_by_channels.hpp"
+#include "minnow/kernels/conv2d_by_channels_weight.hpp"
 #include "minnow/kernels/conv2d_by_images.hpp"
 #include "minnow/kernels/conv2d_by_planes.hpp"
 

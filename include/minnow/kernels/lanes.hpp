@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-#include "minnow/core/simd.hpp"
+#include "minnow/core/simd_lanes.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 

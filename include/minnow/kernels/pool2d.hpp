@@ -6,7 +6,7 @@
 
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
-#include "minnow/core/simd.hpp"
+#include "minnow/core/simd_lanes.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 

@@ -284,7 +284,8 @@ void normalize_short_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, co
   });
 }
 
-/// gradient_row_block for all rows. Not centered, mean is null. dx, dgamma, dbeta and gamma may be null.
+/// gradient_row_block for all rows. Not centered, mean is null. dx, dgamma, dbeta and gamma may be
+/// null.
 template <bool centered, class T>
 void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                          const T* rstd, const T* gamma, Index rows, Index cols) {

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "minnow/core/simd.hpp"
+#include "minnow/core/simd_lanes.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 

@@ -1,0 +1,125 @@
+#pragma once
+/// @file
+/// Packs and bytes, and numbers that change lanes.
+
+#include <cstdint>
+#include <utility>
+
+#include "minnow/core/simd.hpp"
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define MINNOW_HAS_SHUFFLE 1
+#endif
+#endif
+#if !defined(MINNOW_HAS_SHUFFLE)
+#define MINNOW_HAS_SHUFFLE 0
+#endif
+
+namespace minnow::inline MINNOW_ABI {
+
+/// Reads `count` <= width bytes as the numbers 0 to 255; the other lanes are zero.
+template <class V>
+MINNOW_INLINE V load_bytes(const std::uint8_t* from, Index count) {
+  using T = typename V::value_type;
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(EIGEN_VECTORIZE_AVX512)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
+  if constexpr (std::is_same_v<T, float> && V::width == 16)
+    return V(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from))));
+  else if constexpr (std::is_same_v<T, double> && V::width == 8)
+    return V(_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from))));
+#endif
+  T lanes[V::width] = {};
+  for (Index i = 0; i < count; ++i) lanes[i] = static_cast<T>(from[i]);
+  return V::load(lanes);
+}
+/// Writes the first `count` <= width lanes, which are whole numbers from 0 to 255, as bytes.
+template <class T, bool vector>
+MINNOW_INLINE void store_bytes(Pack<T, vector> a, std::uint8_t* to, Index count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(EIGEN_VECTORIZE_AVX512)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
+  if constexpr (std::is_same_v<T, float> && Pack<T, vector>::width == 16)
+    return _mm_mask_storeu_epi8(to, mask, _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(a.raw)));
+  else if constexpr (std::is_same_v<T, double> && Pack<T, vector>::width == 8)
+    return _mm_mask_storeu_epi8(to, mask, _mm256_cvtepi32_epi8(_mm512_cvttpd_epi32(a.raw)));
+#endif
+  T lanes[Pack<T, vector>::width];
+  a.store(lanes);
+  for (Index i = 0; i < count; ++i) to[i] = static_cast<std::uint8_t>(lanes[i]);
+}
+
+/// Splits the 2 * width numbers of a and then b into those at even and those at odd places.
+template <class T, bool vector>
+MINNOW_INLINE void deinterleave(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector>& even,
+                                Pack<T, vector>& odd) {
+  constexpr Index width = Pack<T, vector>::width;
+  if constexpr (width == 1) {
+    even = a;
+    odd = b;
+  } else {
+#if MINNOW_HAS_SHUFFLE
+    const auto pick = [&]<int... i>(std::integer_sequence<int, i...>) {
+      even.raw = __builtin_shufflevector(a.raw, b.raw, (2 * i)...);
+      odd.raw = __builtin_shufflevector(a.raw, b.raw, (2 * i + 1)...);
+    };
+    pick(std::make_integer_sequence<int, static_cast<int>(width)>{});
+#else
+    T from[2 * width], to[2 * width];
+    a.store(from);
+    b.store(from + width);
+    for (Index i = 0; i < width; ++i) {
+      to[i] = from[2 * i];
+      to[width + i] = from[2 * i + 1];
+    }
+    even = Pack<T, vector>::load(to);
+    odd = Pack<T, vector>::load(to + width);
+#endif
+  }
+}
+
+/// The inverse: lanes of even and odd in turn, the first half of them in a, the second in b.
+template <class T, bool vector>
+MINNOW_INLINE void interleave(Pack<T, vector> even, Pack<T, vector> odd, Pack<T, vector>& a,
+                              Pack<T, vector>& b) {
+  constexpr Index width = Pack<T, vector>::width;
+  if constexpr (width == 1) {
+    a = even;
+    b = odd;
+  } else {
+#if MINNOW_HAS_SHUFFLE
+    constexpr int half = static_cast<int>(width) / 2;
+    const auto pick = [&]<int... i>(std::integer_sequence<int, i...>) {
+      a.raw = __builtin_shufflevector(even.raw, odd.raw, (i / 2 + i % 2 * 2 * half)...);
+      b.raw = __builtin_shufflevector(even.raw, odd.raw, (half + i / 2 + i % 2 * 2 * half)...);
+    };
+    pick(std::make_integer_sequence<int, static_cast<int>(width)>{});
+#else
+    T from[2 * width], to[2 * width];
+    even.store(from);
+    odd.store(from + width);
+    for (Index i = 0; i < width; ++i) {
+      to[2 * i] = from[i];
+      to[2 * i + 1] = from[width + i];
+    }
+    a = Pack<T, vector>::load(to);
+    b = Pack<T, vector>::load(to + width);
+#endif
+  }
+}
+
+/// Transposes `width` packs in place: lane j of pack i becomes lane i of pack j.
+template <class T, bool vector>
+MINNOW_INLINE void transpose(
+    Pack<T, vector> (&rows)[static_cast<std::size_t>(Pack<T, vector>::width)]) {
+  constexpr int width = static_cast<int>(Pack<T, vector>::width);
+  if constexpr (width > 1) {
+    Eigen::internal::PacketBlock<typename Pack<T, vector>::Raw, width> block;
+    MINNOW_UNROLL
+    for (int i = 0; i < width; ++i) block.packet[i] = rows[i].raw;
+    Eigen::internal::ptranspose(block);
+    MINNOW_UNROLL
+    for (int i = 0; i < width; ++i) rows[i].raw = block.packet[i];
+  }
+}
+
+}  // namespace minnow::inline MINNOW_ABI
