@@ -123,23 +123,23 @@ namespace detail {
 inline constexpr Index dots_planes = vector_registers / 8, dots_terms = 6;
 
 /// The sums of N packs' lanes, one a lane from the first: neighbouring lanes are added until each
-/// pack has come down to one. Half the work of N single sums, and no waiting. Overwrites `a`. N is
-/// a power of two, at most the width.
-template <int N, class V>
-MINNOW_INLINE V lane_sums(V (&a)[N]) {
-  const auto add_neighbours = [](V first, V second) {
-    V even, odd;
-    deinterleave(first, second, even, odd);
-    return even + odd;
-  };
-  MINNOW_UNROLL
-  for (int n = N; n > 1; n /= 2) {
+/// pack has come down to one. Half the work of N single sums, and no waiting. N is a power of two,
+/// at most the width; `lanes` is what is left to add up.
+template <Index lanes, int N, class V>
+MINNOW_INLINE V lane_sums(const V (&a)[N]) {
+  if constexpr (lanes == 1) {
+    return a[0];
+  } else {
+    constexpr int half = N > 1 ? N / 2 : 1, second = N > 1 ? 1 : 0;
+    V sums[half];
     MINNOW_UNROLL
-    for (int i = 0; i < n / 2; ++i) a[i] = add_neighbours(a[2 * i], a[2 * i + 1]);
+    for (int i = 0; i < half; ++i) {
+      V even, odd;
+      deinterleave(a[2 * i], a[2 * i + second], even, odd);
+      sums[i] = even + odd;
+    }
+    return lane_sums<lanes / 2>(sums);
   }
-  MINNOW_UNROLL
-  for (int n = N; n < V::width; n *= 2) a[0] = add_neighbours(a[0], a[0]);
-  return a[0];
 }
 
 /// dw[i * pitch + r] += sum_p dy[i * plane + p] * x[p + offset[r]] for i < M, r < R, p in the
@@ -180,7 +180,7 @@ void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index*
     for (int j = 0; j < group; ++j)
       some[j] = begin + j < count ? sums[(begin + j) / R][(begin + j) % R] : V::zero();
     T totals[V::width];
-    lane_sums(some).store(totals);
+    lane_sums<V::width>(some).store(totals);
     for (int j = 0; j < group && begin + j < count; ++j)
       dw[(begin + j) / R * pitch + (begin + j) % R] += totals[j];
   }
