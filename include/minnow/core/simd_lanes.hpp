@@ -16,6 +16,12 @@
 #define MINNOW_HAS_SHUFFLE 0
 #endif
 
+// As in simd.hpp: GCC's note that a packet as a template argument loses its alignment.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
 namespace minnow::inline MINNOW_ABI {
 
 /// Reads `count` <= width bytes as the numbers 0 to 255; the other lanes are zero.
@@ -123,3 +129,7 @@ MINNOW_INLINE void transpose(
 }
 
 }  // namespace minnow::inline MINNOW_ABI
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
