@@ -24,8 +24,7 @@ void normalize_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T*
   parallel_chunks(rows, cols, [&](Index begin, Index end) {
     normalize_block_by_block<centered>(
         y + begin * cols, centered ? mean + begin : nullptr, rstd + begin, x + begin * cols, gamma,
-        beta, end - begin, cols, eps,
-        {.past_caches = goes_past_caches<T>(rows * cols, row_block * cols)});
+        beta, end - begin, cols, eps, {.past_caches = goes_past_caches<T>(rows * cols, cols)});
   });
 }
 

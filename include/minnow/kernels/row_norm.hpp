@@ -115,30 +115,15 @@ void normalize_row_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, con
   }
 }
 
-/// The same for any number of rows. Past the caches go whole packs only: rows that end in the
-/// middle of one are put side by side in L1 first.
+/// The same for any number of rows.
 template <bool centered, class T>
 void normalize_block_by_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
                               Index rows, Index cols, double eps, const RowTraits& traits = {}) {
-  using P = Pack<T>;
-  const Index block = rows_of_block(cols), size = block * cols;
-  const bool in_two_steps =
-      traits.past_caches && cols % P::width != 0 && size % P::width == 0 && size <= moment_piece;
-  T side_by_side[moment_piece];
-  for (Index row = 0; row < rows; row += block) {
-    const Index count = std::min(block, rows - row);
-    const bool staged = in_two_steps && count == block;
-    T* const to = y + row * cols;
-    RowTraits of_block = traits.from(row);
-    of_block.past_caches = traits.past_caches && cols % P::width == 0;
-    normalize_row_block<centered>(staged ? side_by_side : to, centered ? mean + row : nullptr,
-                                  rstd + row, x + row * cols, gamma, beta, count, cols, eps,
-                                  of_block);
-    if (staged)
-      with_store(true, to, [&](const auto& store) {
-        for (Index i = 0; i < size; i += P::width) store(P::load(side_by_side + i), to + i);
-      });
-  }
+  const Index block = rows_of_block(cols);
+  for (Index row = 0; row < rows; row += block)
+    normalize_row_block<centered>(y + row * cols, centered ? mean + row : nullptr, rstd + row,
+                                  x + row * cols, gamma, beta, std::min(block, rows - row), cols,
+                                  eps, traits.from(row));
 }
 
 /// Adds the shares of `rows` <= rows_of_block(2 * cols) rows to the gradients of gamma and beta,
