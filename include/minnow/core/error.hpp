@@ -3,6 +3,7 @@
 /// Errors that say what was found, what was needed and what to do.
 
 #include <concepts>
+#include <cstdint>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -42,6 +43,8 @@ class MessagePart {
   MessagePart(char letter) : append_(&append_letter), number_(letter) {}
   MessagePart(std::integral auto number)
       : append_(&append_integer), number_(static_cast<Index>(number)) {}
+  MessagePart(std::unsigned_integral auto number)
+      : append_(&append_unsigned), unsigned_(static_cast<std::uint64_t>(number)) {}
   MessagePart(std::floating_point auto number)
       : append_(&append_real), real_(static_cast<double>(number)) {}
   template <class P>
@@ -58,6 +61,9 @@ class MessagePart {
   static void append_integer(std::string& out, const MessagePart& part) {
     out += std::to_string(part.number_);
   }
+  static void append_unsigned(std::string& out, const MessagePart& part) {
+    out += std::to_string(part.unsigned_);
+  }
   static void append_real(std::string& out, const MessagePart& part) {
     // "0.1" rather than to_string's "0.100000".
     char buffer[32];
@@ -73,6 +79,7 @@ class MessagePart {
   union {
     std::string_view text_;
     Index number_;
+    std::uint64_t unsigned_;
     double real_;
     const void* object_;
   };
