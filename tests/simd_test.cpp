@@ -134,13 +134,21 @@ TEST_CASE_TEMPLATE("a selection goes by the comparison, which is false for NaN",
   for (std::size_t i = 0; i < width<P>; ++i) CHECK(lanes(mixed)[i] == (i == 0 ? T(7) : T(i)));
 }
 
-TEST_CASE_TEMPLATE("a mask of integers keeps lanes or clears them", P, EVERY_PACK) {
+TEST_CASE_TEMPLATE("a lane is kept by its unsigned number or cleared, even of infinity", P,
+                   EVERY_PACK) {
   using T = Value<P>;
-  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  std::vector<Bits> mask(width<P>);
-  for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i % 3 == 0 ? ~Bits{0} : Bits{0};
-  const auto masked = lanes(mask_with(count_up<P>(1), mask.data()));
-  for (std::size_t i = 0; i < mask.size(); ++i) CHECK(masked[i] == (i % 3 == 0 ? T(i + 1) : T(0)));
+  const std::uint32_t least = 0x80000001u;
+  const std::uint32_t some[] = {least, 0, least - 1, ~0u, 1, least + 1};
+  std::vector<std::uint32_t> numbers(width<P>);
+  for (std::size_t begin = 0; begin < std::size(some); ++begin) {
+    for (std::size_t i = 0; i < width<P>; ++i) numbers[i] = some[(begin + i) % std::size(some)];
+    const auto kept = lanes(keep_at_least(count_up<P>(1), numbers.data(), least));
+    const auto infinite = lanes(keep_at_least(P(infinity_of<P>), numbers.data(), least));
+    for (std::size_t i = 0; i < width<P>; ++i) {
+      CHECK(kept[i] == (numbers[i] >= least ? T(i + 1) : T(0)));
+      CHECK(infinite[i] == (numbers[i] >= least ? infinity_of<P> : T(0)));
+    }
+  }
 }
 
 TEST_CASE_TEMPLATE("lanes add up to their sum, and the largest of them is found anywhere", P,

@@ -35,13 +35,20 @@ using PhiloxWord = std::uint32_t;
 
 }  // namespace detail
 
+/// Stands for an array of equal words.
+struct SameWord {
+  std::uint32_t value;
+  std::uint32_t operator[](int) const { return value; }
+};
+
 /// Philox 4x32-10: four 32-bit words from a key and the 64-bit number of a block, for `lanes`
-/// blocks at once. Word w of lane j goes to out[w][j].
+/// blocks at once. Word w of lane j goes to out[w][j]. low and high are arrays of `lanes` words, or
+/// `SameWord`, which saves a sixth of the work.
 ///
 /// Paper: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-template <int lanes>
-MINNOW_INLINE void philox(std::uint32_t (&out)[4][lanes], const RandomKey& key,
-                          const std::uint32_t (&low)[lanes], const std::uint32_t (&high)[lanes]) {
+template <int lanes, class Low, class High>
+MINNOW_INLINE void philox(std::uint32_t (&out)[4][lanes], const RandomKey& key, const Low& low,
+                          const High& high) {
   using Word = detail::PhiloxWord;
   MINNOW_SIMD
   for (int j = 0; j < lanes; ++j) {
@@ -68,9 +75,8 @@ MINNOW_INLINE void philox(std::uint32_t (&out)[4][lanes], const RandomKey& key,
 /// The four words of one block.
 inline std::array<std::uint32_t, 4> philox(const RandomKey& key, std::uint64_t block) {
   std::uint32_t out[4][1];
-  const std::uint32_t low[1] = {static_cast<std::uint32_t>(block)};
-  const std::uint32_t high[1] = {static_cast<std::uint32_t>(block >> 32)};
-  philox<1>(out, key, low, high);
+  philox<1>(out, key, SameWord{static_cast<std::uint32_t>(block)},
+            SameWord{static_cast<std::uint32_t>(block >> 32)});
   return {out[0][0], out[1][0], out[2][0], out[3][0]};
 }
 

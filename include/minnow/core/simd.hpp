@@ -222,14 +222,25 @@ MINNOW_INLINE Pack<T, vector> select_equal(Pack<T, vector> a, Pack<T, vector> b,
 }
 #undef MINNOW_CHOOSE
 
-/// Lane by lane: `a` where the integer of the same width at `mask` has all bits set, 0 where it has
-/// none.
-template <class T, bool vector, class Bits>
-MINNOW_INLINE Pack<T, vector> mask_with(Pack<T, vector> a, const Bits* mask) {
-  static_assert(sizeof(Bits) == sizeof(T));
-  Pack<T, vector> bits;
+/// Lane by lane: `a` where the number of this lane is at least `least`, 0 elsewhere.
+template <class T, bool vector>
+MINNOW_INLINE Pack<T, vector> keep_at_least(Pack<T, vector> a, const std::uint32_t* numbers,
+                                            std::uint32_t least) {
+  using V = Pack<T, vector>;
+#if defined(EIGEN_VECTORIZE_AVX512)
+  if constexpr (sizeof(T) == 4 && V::width == 16)
+    return V(
+        _mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask(_mm512_loadu_si512(numbers),
+                                                    _mm512_set1_epi32(static_cast<int>(least))),
+                            a.raw));
+#endif
+  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  Bits mask[V::width];
+  MINNOW_SIMD
+  for (Index j = 0; j < V::width; ++j) mask[j] = numbers[j] >= least ? ~Bits{0} : Bits{0};
+  V bits;
   std::memcpy(&bits.raw, mask, sizeof bits.raw);
-  return Pack<T, vector>(Eigen::internal::pand(a.raw, bits.raw));
+  return V(Eigen::internal::pand(a.raw, bits.raw));
 }
 
 /// Keeps the compiler from loading `a` once for each of its uses: a pack read at an unaligned

@@ -42,14 +42,11 @@ inline constexpr Index dropout_batch = 128;
 MINNOW_INLINE void dropout_halves(std::uint16_t (&halves)[dropout_batch], const DropoutRule& rule,
                                   Index n, Index begin) {
   constexpr int blocks = dropout_batch / DropoutRule::block_size;
-  alignas(64) std::uint32_t low[blocks], high[blocks], words[4][blocks];
+  alignas(64) std::uint32_t low[blocks], words[4][blocks];
   const auto first = static_cast<std::uint32_t>(begin / DropoutRule::block_size);
   MINNOW_SIMD
-  for (int j = 0; j < blocks; ++j) {
-    low[j] = first + static_cast<std::uint32_t>(j);
-    high[j] = static_cast<std::uint32_t>(n);
-  }
-  philox<blocks>(words, rule.key, low, high);
+  for (int j = 0; j < blocks; ++j) low[j] = first + static_cast<std::uint32_t>(j);
+  philox<blocks>(words, rule.key, low, SameWord{static_cast<std::uint32_t>(n)});
   // A block's words one after the other are its halves in order, on machines that store low bytes
   // first.
   alignas(64) std::uint32_t ordered[4 * blocks];

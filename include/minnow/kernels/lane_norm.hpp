@@ -98,49 +98,46 @@ void lane_channel_moments(Moments* moments, const T* z, const LaneNormSizes& s, 
 
 namespace detail {
 
-/// Calls f(first, count, gamma, beta) for stretches of positions of run r that share gamma and
-/// beta.
+/// Calls f(first, last, run, gamma, beta) for the stretches of positions [begin, end) that share a
+/// run, gamma and beta.
 template <class T, class F>
-void for_affine_stretches(Index r, const T* gamma, const T* beta, const LaneNormSizes& s,
-                          const F& f) {
+void for_affine_stretches(Index begin, Index end, const T* gamma, const T* beta,
+                          const LaneNormSizes& s, const F& f) {
   const auto at = [](const T* parameter, Index i, T otherwise) {
-    return parameter ? parameter[i] : otherwise;
+    return Pack<T>(parameter ? parameter[i] : otherwise);
   };
-  const Index first = r * s.run, last = first + s.run;
-  if (s.affine_by_position) {
-    for (Index p = first; p < last; ++p)
-      f(p, Index{1}, Pack<T>(at(gamma, p - first, T(1))), Pack<T>(at(beta, p - first, T(0))));
-    return;
-  }
-  for (Index p = first; p < last;) {
-    const Index c = p / s.plane(), count = std::min((c + 1) * s.plane(), last) - p;
-    f(p, count, Pack<T>(at(gamma, c, T(1))), Pack<T>(at(beta, c, T(0))));
-    p += count;
+  while (begin < end) {
+    const Index r = begin / s.run, last = std::min(end, (r + 1) * s.run);
+    while (begin < last) {
+      const Index i = s.affine_by_position ? begin - r * s.run : begin / s.plane();
+      const Index next = s.affine_by_position ? begin + 1 : std::min(last, (i + 1) * s.plane());
+      f(begin, next, r, at(gamma, i, T(1)), at(beta, i, T(0)));
+      begin = next;
+    }
   }
 }
 
 }  // namespace detail
 
-/// y = (z - mean) * rstd * gamma + beta, then relu if asked for, of a packet.
+/// y = (z - mean) * rstd * gamma + beta, then relu if asked for, at positions [begin, end) of a
+/// packet.
 ///
 /// z, y [positions][lane]; mean, rstd [runs][lane]; gamma, beta [affine_size] or null. y may be z.
 template <bool relu, class T>
-void lane_normalize(T* y, const T* z, const T* mean, const T* rstd, const T* gamma, const T* beta,
-                    const LaneNormSizes& s) {
+void lane_normalize(T* y, const T* z, Index begin, Index end, const T* mean, const T* rstd,
+                    const T* gamma, const T* beta, const LaneNormSizes& s) {
   using V = Pack<T>;
   constexpr Index lanes = V::width;
-  for (Index r = 0; r < s.runs(); ++r) {
-    const V m = V::load(mean + r * lanes), deviation = V::load(rstd + r * lanes);
-    detail::for_affine_stretches(r, gamma, beta, s,
-                                 [&](Index first, Index count, V scale, V shift) {
-                                   scale *= deviation;
-                                   for (Index i = first; i < first + count; ++i) {
-                                     V value = fma(V::load(z + i * lanes) - m, scale, shift);
-                                     if constexpr (relu) value = max(value, V::zero());
-                                     value.store(y + i * lanes);
-                                   }
-                                 });
-  }
+  detail::for_affine_stretches(begin, end, gamma, beta, s,
+                               [&](Index first, Index last, Index r, V scale, V shift) {
+                                 const V m = V::load(mean + r * lanes);
+                                 scale *= V::load(rstd + r * lanes);
+                                 for (Index i = first; i < last; ++i) {
+                                   V value = fma(V::load(z + i * lanes) - m, scale, shift);
+                                   if constexpr (relu) value = max(value, V::zero());
+                                   value.store(y + i * lanes);
+                                 }
+                               });
 }
 
 /// y = y + bias of the channel (none if null), then relu if asked for, in place on a packet
@@ -165,29 +162,32 @@ template <bool relu, class T>
 void lane_dropout(T* y, const T* x, Index begin, Index end, Index first_sample,
                   const DropoutRule& rule) {
   using V = Pack<T>;
-  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  constexpr int lanes = static_cast<int>(V::width);
-  constexpr Index block = DropoutRule::block_size;
+  constexpr int lanes = static_cast<int>(V::width), block = int{DropoutRule::block_size};
   const V scale(static_cast<T>(rule.scale));
-  std::uint32_t low[lanes], high[lanes], words[4][lanes];
+  std::uint32_t high[lanes], words[4][lanes], halves[block][lanes];
   for (int j = 0; j < lanes; ++j) high[j] = static_cast<std::uint32_t>(first_sample + j);
-  const std::uint32_t threshold = rule.threshold;
   for (Index b = begin / block; b * block < end; ++b) {
-    std::fill_n(low, lanes, static_cast<std::uint32_t>(b));
-    philox<lanes>(words, rule.key, low, high);
-    const Index first = std::max(begin, b * block), last = std::min(end, (b + 1) * block);
-    alignas(64) Bits keep[block][lanes];
-    for (Index h = 0; h < block; h += 2) {
+    philox<lanes>(words, rule.key, SameWord{static_cast<std::uint32_t>(b)}, high);
+    MINNOW_UNROLL
+    for (int h = 0; h < block; h += 2) {
       MINNOW_SIMD
       for (int j = 0; j < lanes; ++j) {
-        keep[h][j] = (words[h / 2][j] & 0xFFFFu) >= threshold ? ~Bits{0} : Bits{0};
-        keep[h + 1][j] = (words[h / 2][j] >> 16) >= threshold ? ~Bits{0} : Bits{0};
+        halves[h][j] = words[h / 2][j] & 0xFFFFu;
+        halves[h + 1][j] = words[h / 2][j] >> 16;
       }
     }
-    for (Index i = first; i < last; ++i) {
-      V value = mask_with(V::load(x + i * lanes) * scale, keep[i - b * block]);
+    const auto drop = [&](Index h) {
+      const Index at = (b * block + h) * lanes;
+      V value = keep_at_least(V::load(x + at) * scale, halves[h], rule.threshold);
       if constexpr (relu) value = max(value, V::zero());
-      value.store(y + i * lanes);
+      value.store(y + at);
+    };
+    if (begin <= b * block && (b + 1) * block <= end) {
+      MINNOW_UNROLL
+      for (int h = 0; h < block; ++h) drop(h);
+    } else {
+      for (Index i = std::max(begin, b * block); i < std::min(end, (b + 1) * block); ++i)
+        drop(i - b * block);
     }
   }
 }
@@ -195,91 +195,92 @@ void lane_dropout(T* y, const T* x, Index begin, Index end, Index first_sample,
 /// Backward of relu, and of a dropout before or after it: dy = where y > 0, dy * scale, else 0.
 ///
 /// y is what the forward made: what was dropped, or negative, is 0 there and needs no second look
-/// at the mask. In place on dy [positions][lane].
+/// at the mask. A y of null stands for no relu: gradients are what they are.
 template <class T>
-void lane_relu_backward(T* dy, const T* y, Index positions, double dropout_scale) {
-  using V = Pack<T>;
-  const V scale(static_cast<T>(dropout_scale));
-  for (Index i = 0; i < positions * V::width; i += V::width)
-    select_less(V::zero(), V::load(y + i), V::load(dy + i) * scale, V::zero()).store(dy + i);
+struct LaneReluBackward {
+  T* dy;
+  const T* y;
+  Pack<T> scale;
+
+  LaneReluBackward(T* gradient, const T* activated, double dropout_scale)
+      : dy(gradient), y(activated), scale(static_cast<T>(dropout_scale)) {}
+
+  /// The gradient at numbers [at, at + width), which it writes back to dy.
+  template <bool relu>
+  MINNOW_INLINE Pack<T> take(Index at) const {
+    Pack<T> g = Pack<T>::load(dy + at);
+    if constexpr (relu) {
+      g = select_less(Pack<T>::zero(), Pack<T>::load(y + at), g * scale, Pack<T>::zero());
+      g.store(dy + at);
+    }
+    return g;
+  }
+};
+
+/// The same for all of dy [positions][lane].
+template <class T>
+void lane_relu_backward(const LaneReluBackward<T>& gradient, Index positions) {
+  for (Index i = 0; i < positions; ++i) gradient.template take<true>(i * Pack<T>::width);
 }
 
-/// The sums that the backward of a normalisation needs, of a packet:
-/// dbeta = sum dy and dgamma = sum dy * xhat, xhat = (z - mean) * rstd, in every lane.
+/// What the backward of a normalisation needs to know of a packet before it can begin: the sums
+/// dbeta = sum dy and dgamma = sum dy * xhat, xhat = (z - mean) * rstd, and the means over each run
+/// mean_g = mean dy * gamma and mean_gx = mean dy * gamma * xhat, all in every lane. dy is the
+/// gradient after the backward of relu, which is done on the way where there is one.
 ///
-/// dgamma, dbeta [affine_size][lane] are assigned; dy, z [positions][lane], mean, rstd
-/// [runs][lane].
-template <class T>
-void lane_norm_sums(T* dgamma, T* dbeta, const T* dy, const T* z, const T* mean, const T* rstd,
+/// dgamma, dbeta [affine_size][lane] and mean_g, mean_gx [runs][lane] are assigned; the means are
+/// left out if null. dy, z [positions][lane], mean, rstd [runs][lane], gamma [affine_size] or null.
+template <bool relu, class T>
+void lane_norm_sums(T* dgamma, T* dbeta, T* mean_g, T* mean_gx, LaneReluBackward<T> gradient,
+                    const T* z, const T* mean, const T* rstd, const T* gamma,
                     const LaneNormSizes& s) {
   using V = Pack<T>;
-  constexpr Index lanes = V::width;
+  constexpr Index lanes = V::width, ahead = 32 * lanes;
+  const V count(T(1) / static_cast<T>(s.run));
   std::fill_n(dgamma, s.affine_size() * lanes, T(0));
   std::fill_n(dbeta, s.affine_size() * lanes, T(0));
   for (Index r = 0; r < s.runs(); ++r) {
     const V m = V::load(mean + r * lanes), deviation = V::load(rstd + r * lanes);
+    V run_g = V::zero(), run_gx = V::zero();
+    // Position p, numbered `at` among the parameters; the sums with xhat lack rstd so far.
+    const auto terms = [&](Index p, V& g, V& product) {
+      g = gradient.template take<relu>(p * lanes);
+      product = g * (V::load(z + p * lanes) - m);
+      __builtin_prefetch(z + p * lanes + ahead);
+    };
     if (s.affine_by_position) {
       for (Index i = 0; i < s.run; ++i) {
-        const Index at = (r * s.run + i) * lanes;
-        const V g = V::load(dy + at), xhat = (V::load(z + at) - m) * deviation;
-        fma(g, xhat, V::load(dgamma + i * lanes)).store(dgamma + i * lanes);
+        V g, product;
+        terms(r * s.run + i, g, product);
+        product *= deviation;
+        (product + V::load(dgamma + i * lanes)).store(dgamma + i * lanes);
         (g + V::load(dbeta + i * lanes)).store(dbeta + i * lanes);
+        const V scale(gamma ? gamma[i] : T(1));
+        run_g = fma(g, scale, run_g);
+        run_gx = fma(product, scale, run_gx);
       }
-      continue;
-    }
-    for (Index p = r * s.run; p < (r + 1) * s.run;) {
-      const Index c = p / s.plane(), last = std::min((c + 1) * s.plane(), (r + 1) * s.run);
-      V products[2] = {V::zero(), V::zero()}, sums[2] = {V::zero(), V::zero()};
-      for (; p + 2 <= last; p += 2)
-        for (Index u = 0; u < 2; ++u) {
-          const V g = V::load(dy + (p + u) * lanes);
-          products[u] = fma(g, V::load(z + (p + u) * lanes) - m, products[u]);
-          sums[u] += g;
-        }
-      for (; p < last; ++p) {
-        const V g = V::load(dy + p * lanes);
-        products[0] = fma(g, V::load(z + p * lanes) - m, products[0]);
-        sums[0] += g;
-      }
-      fma(products[0] + products[1], deviation, V::load(dgamma + c * lanes))
-          .store(dgamma + c * lanes);
-      (sums[0] + sums[1] + V::load(dbeta + c * lanes)).store(dbeta + c * lanes);
-    }
-  }
-}
-
-/// mean_g, mean_gx [runs][lane]: the means over each run of dy * gamma and of dy * gamma * xhat.
-///
-/// With gamma by channel they follow from the channels' sums dgamma, dbeta [channels][lane] of
-/// `lane_norm_sums`; with gamma by position from dy and z.
-template <class T>
-void lane_run_gradient_means(T* mean_g, T* mean_gx, const T* dy, const T* z, const T* mean,
-                             const T* rstd, const T* gamma, const T* dgamma, const T* dbeta,
-                             const LaneNormSizes& s) {
-  using V = Pack<T>;
-  constexpr Index lanes = V::width;
-  const V count(T(1) / static_cast<T>(s.run));
-  for (Index r = 0; r < s.runs(); ++r) {
-    V g = V::zero(), gx = V::zero();
-    if (s.affine_by_position) {
-      const V m = V::load(mean + r * lanes);
-      for (Index i = 0; i < s.run; ++i) {
-        const Index at = (r * s.run + i) * lanes;
-        const V value = gamma ? V::load(dy + at) * V(gamma[i]) : V::load(dy + at);
-        g += value;
-        gx = fma(value, V::load(z + at) - m, gx);
-      }
-      gx *= V::load(rstd + r * lanes);
     } else {
-      const Index per_run = s.run / s.plane();
-      for (Index c = r * per_run; c < (r + 1) * per_run; ++c) {
-        const V scale(gamma ? gamma[c] : T(1));
-        g = fma(scale, V::load(dbeta + c * lanes), g);
-        gx = fma(scale, V::load(dgamma + c * lanes), gx);
+      for (Index p = r * s.run; p < (r + 1) * s.run;) {
+        const Index c = p / s.plane(), last = std::min((c + 1) * s.plane(), (r + 1) * s.run);
+        V products[2] = {V::zero(), V::zero()}, sums[2] = {V::zero(), V::zero()}, g, product;
+        const auto add = [&](int u) {
+          terms(p++, g, product);
+          products[u] += product;
+          sums[u] += g;
+        };
+        while (p + 2 <= last) add(0), add(1);
+        if (p < last) add(0);
+        const V scale(gamma ? gamma[c] : T(1)), sum = sums[0] + sums[1];
+        product = (products[0] + products[1]) * deviation;
+        (product + V::load(dgamma + c * lanes)).store(dgamma + c * lanes);
+        (sum + V::load(dbeta + c * lanes)).store(dbeta + c * lanes);
+        run_g = fma(sum, scale, run_g);
+        run_gx = fma(product, scale, run_gx);
       }
     }
-    (g * count).store(mean_g + r * lanes);
-    (gx * count).store(mean_gx + r * lanes);
+    if (!mean_g) continue;
+    (run_g * count).store(mean_g + r * lanes);
+    (run_gx * count).store(mean_gx + r * lanes);
   }
 }
 

@@ -3,6 +3,7 @@
 /// Pooling of a packet of images, one image a lane.
 
 #include <algorithm>
+#include <type_traits>
 
 #include "minnow/core/shape.hpp"
 #include "minnow/kernels/lanes.hpp"
@@ -16,6 +17,13 @@ struct LanePool2dSizes {
 
   Index oh() const { return (h - kernel.h) / stride.h + 1; }
   Index ow() const { return (w - kernel.w) / stride.w + 1; }
+  /// True if no element lies in two windows.
+  bool apart() const { return kernel.h <= stride.h && kernel.w <= stride.w; }
+  /// True if every element lies in a window.
+  bool covered() const {
+    return kernel.h >= stride.h && kernel.w >= stride.w && (oh() - 1) * stride.h + kernel.h == h &&
+           (ow() - 1) * stride.w + kernel.w == w;
+  }
 };
 
 namespace detail {
@@ -28,6 +36,14 @@ void for_lane_windows(const LanePool2dSizes& s, const F& f) {
     for (Index i = 0; i < s.oh(); ++i)
       for (Index j = 0; j < s.ow(); ++j)
         f(out++, (c * s.h + i * s.stride.h) * s.w + j * s.stride.w);
+}
+
+/// Calls spread(add), which goes through the windows and, where `add` is true, adds to dx, else
+/// assigns: windows that lie apart need neither zeros before nor a second look.
+template <class T, class Spread>
+void spread_over_windows(T* dx, const LanePool2dSizes& s, const Spread& spread) {
+  if (!s.apart() || !s.covered()) std::fill_n(dx, s.c * s.h * s.w * Pack<T>::width, T(0));
+  s.apart() ? spread(std::false_type{}) : spread(std::true_type{});
 }
 
 }  // namespace detail
@@ -53,18 +69,22 @@ void lane_max_pool2d_backward(T* dx, const T* dy, const T* x, const T* y,
                               const LanePool2dSizes& s) {
   using V = Pack<T>;
   constexpr Index lanes = V::width;
-  std::fill_n(dx, s.c * s.h * s.w * lanes, T(0));
-  detail::for_lane_windows(s, [&](Index out, Index corner) {
-    const V largest = V::load(y + out * lanes);
-    V left =
-        V::load(dy + out * lanes);  // the gradient of lanes that have not found their place yet
-    for (Index a = 0; a < s.kernel.h; ++a)
-      for (Index b = 0; b < s.kernel.w; ++b) {
-        const Index at = (corner + a * s.w + b) * lanes;
-        const V here = select_equal(V::load(x + at), largest, left, V::zero());
-        (V::load(dx + at) + here).store(dx + at);
-        left -= here;
-      }
+  // Rows two windows further down are asked for: the hardware sees them coming too late.
+  const Index ahead = 2 * s.stride.h * s.w * lanes;
+  detail::spread_over_windows(dx, s, [&](auto add) {
+    detail::for_lane_windows(s, [&](Index out, Index corner) {
+      const V largest = V::load(y + out * lanes);
+      // The gradient of lanes that have not found their place yet.
+      V left = V::load(dy + out * lanes);
+      for (Index a = 0; a < s.kernel.h; ++a)
+        for (Index b = 0; b < s.kernel.w; ++b) {
+          const Index at = (corner + a * s.w + b) * lanes;
+          __builtin_prefetch(x + at + ahead);
+          const V here = select_equal(V::load(x + at), largest, left, V::zero());
+          (add ? V::load(dx + at) + here : here).store(dx + at);
+          left -= here;
+        }
+    });
   });
 }
 
@@ -89,14 +109,15 @@ void lane_avg_pool2d_backward(T* dx, const T* dy, const LanePool2dSizes& s) {
   using V = Pack<T>;
   constexpr Index lanes = V::width;
   const V scale(T(1) / static_cast<T>(s.kernel.h * s.kernel.w));
-  std::fill_n(dx, s.c * s.h * s.w * lanes, T(0));
-  detail::for_lane_windows(s, [&](Index out, Index corner) {
-    const V share = V::load(dy + out * lanes) * scale;
-    for (Index a = 0; a < s.kernel.h; ++a)
-      for (Index b = 0; b < s.kernel.w; ++b) {
-        T* to = dx + (corner + a * s.w + b) * lanes;
-        (V::load(to) + share).store(to);
-      }
+  detail::spread_over_windows(dx, s, [&](auto add) {
+    detail::for_lane_windows(s, [&](Index out, Index corner) {
+      const V share = V::load(dy + out * lanes) * scale;
+      for (Index a = 0; a < s.kernel.h; ++a)
+        for (Index b = 0; b < s.kernel.w; ++b) {
+          T* to = dx + (corner + a * s.w + b) * lanes;
+          (add ? V::load(to) + share : share).store(to);
+        }
+    });
   });
 }
 

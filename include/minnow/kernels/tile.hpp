@@ -144,8 +144,11 @@ MINNOW_INLINE V lane_sums(const V (&a)[N]) {
 
 /// dw[i * pitch + r] += sum_p dy[i * plane + p] * x[p + offset[r]] for i < M, r < R, p in the
 /// range.
+///
+/// x[p + next] is asked for on the way: what the following terms will read, which the hardware
+/// sees coming too late.
 template <class T, int M, int R>
-void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index* offset,
+void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index* offset, Index next,
           const DotsRange& range) {
   using V = Pack<T>;
   constexpr int count = M * R, group = std::min<int>(std::bit_ceil(unsigned{count}), V::width);
@@ -164,6 +167,7 @@ void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index*
       V g[M];
       MINNOW_UNROLL
       for (int i = 0; i < M; ++i) g[i] = V::load(gradient + i * plane + p);
+      __builtin_prefetch(x + next + shift + p, 0, 2);
       MINNOW_UNROLL
       for (int r = 0; r < R; ++r) {
         V v = V::load(from[r] + shift + p);
@@ -204,11 +208,15 @@ void dots_block(T* dw, Index pitch, const T* dy, Index plane, const T* x, const 
     constant_height<dots_planes>(rows.height(t), [&](auto height) {
       constexpr int M = height;
       Index r = 0;
-      for (; r + dots_terms <= terms; r += dots_terms)
-        dots<T, M, dots_terms>(to + r, pitch, from, plane, x, offset + r, range);
-      for (; r + 3 <= terms; r += 3)
-        dots<T, M, 3>(to + r, pitch, from, plane, x, offset + r, range);
-      for (; r < terms; ++r) dots<T, M, 1>(to + r, pitch, from, plane, x, offset + r, range);
+      const auto take = [&](auto count) {
+        constexpr int R = count;
+        for (; r + R <= terms; r += R)
+          dots<T, M, R>(to + r, pitch, from, plane, x, offset + r,
+                        offset[std::min(r + 2 * R, terms) - 1], range);
+      };
+      take(std::integral_constant<int, int{dots_terms}>{});
+      take(std::integral_constant<int, 3>{});
+      take(std::integral_constant<int, 1>{});
     });
   }
 }

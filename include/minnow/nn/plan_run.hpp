@@ -167,6 +167,9 @@ class PlanRun {
 
   /// Runs `first` and `second` of each stage for every packet, all packets waiting for each other
   /// between the two, with `between` on one thread, where `waits` says so.
+  ///
+  /// A worker keeps its packets from wait to wait and takes them to and fro: the last one before a
+  /// wait, whose numbers are still in its core's cache, is the first one after it.
   template <class Waits, class First, class Between, class Second>
   void run_steps(const Waits& waits, const First& first, const Between& between,
                  const Second& second, bool reversed) {
@@ -184,15 +187,21 @@ class PlanRun {
       std::size_t end = begin + 1;
       while (end < count && !(end % 2 == 1 && waits(stage(end)))) ++end;
       parallel_for(
-          packets_,
-          [&](Index packet, Index worker) {
-            for (std::size_t step = begin; step < end; ++step)
-              if (step % 2 == 0)
-                call(first, stage(step), packet, worker);
-              else
-                call(second, stage(step), packet, worker);
+          workers_,
+          [&](Index worker) {
+            const Index first_packet = packets_ * worker / workers_,
+                        last_packet = packets_ * (worker + 1) / workers_ - 1;
+            for (Index n = 0; n <= last_packet - first_packet; ++n) {
+              const Index packet = descending_ ? last_packet - n : first_packet + n;
+              for (std::size_t step = begin; step < end; ++step)
+                if (step % 2 == 0)
+                  call(first, stage(step), packet, worker);
+                else
+                  call(second, stage(step), packet, worker);
+            }
           },
           workers_);
+      descending_ = !descending_;
       if (end < count) between(stage(end));
       begin = end;
     }
@@ -224,22 +233,29 @@ class PlanRun {
     const Stage& s = plan_->stages[i];
     T* activated = saved(packet, s.y_at);
     const auto& dropout = calls_[i].dropout;
-    const bool relu_now = s.relu && !dropout;
-    if (s.normalized) {
-      const auto normalize = [&](auto relu) {
-        kernels::lane_normalize<relu>(activated, saved(packet, s.z_at), mean_of(i, packet),
-                                      rstd_of(i, packet), data_or_null(s.gamma),
+    const auto normalize = [&](Index begin, Index end, auto relu) {
+      if (s.normalized)
+        kernels::lane_normalize<relu>(activated, saved(packet, s.z_at), begin, end,
+                                      mean_of(i, packet), rstd_of(i, packet), data_or_null(s.gamma),
                                       data_or_null(s.beta), s.norm);
-      };
-      relu_now ? normalize(std::true_type{}) : normalize(std::false_type{});
-    } else if (relu_now) {
-      kernels::lane_add_bias<true>(activated, static_cast<const T*>(nullptr), s.norm);
-    }
+    };
+    const auto drop = [&](Index begin, Index end, auto relu) {
+      kernels::lane_dropout<relu>(activated, activated, begin, end, packet * lanes, *dropout);
+    };
     if (dropout) {
-      const auto drop = [&](auto relu) {
-        kernels::lane_dropout<relu>(activated, activated, 0, s.z_size(), packet * lanes, *dropout);
-      };
-      s.relu ? drop(std::true_type{}) : drop(std::false_type{});
+      // In steps that stay in the first-level cache.
+      constexpr Index step = 16 * kernels::DropoutRule::block_size;
+      for (Index begin = 0; begin < s.z_size(); begin += step) {
+        const Index end = std::min(s.z_size(), begin + step);
+        normalize(begin, end, std::false_type{});
+        s.relu ? drop(begin, end, std::true_type{}) : drop(begin, end, std::false_type{});
+      }
+    } else if (!s.relu) {
+      normalize(0, s.z_size(), std::false_type{});
+    } else if (s.normalized) {
+      normalize(0, s.z_size(), std::true_type{});
+    } else {
+      kernels::lane_add_bias<true>(activated, static_cast<const T*>(nullptr), s.norm);
     }
     T* out = saved(packet, s.out_at);
     if (s.pool == Stage::Pool::max) kernels::lane_max_pool2d_forward(out, activated, s.pooling);
@@ -289,20 +305,25 @@ class PlanRun {
       kernels::lane_avg_pool2d_backward(g.inner, g.out, s.pooling);
     T* dactivated = gradient_of(s, g);
     const auto& dropout = calls_[i].dropout;
-    if (s.relu)
-      kernels::lane_relu_backward(dactivated, activated, s.z_size(), dropout ? dropout->scale : 1);
-    else if (dropout)
+    const kernels::LaneReluBackward<T> gradient(dactivated, activated,
+                                                dropout ? dropout->scale : 1);
+    if (dropout && !s.relu)
       kernels::lane_dropout<false>(dactivated, dactivated, 0, s.z_size(), packet * lanes, *dropout);
-    if (!s.normalized) return;
+    if (!s.normalized) {
+      if (s.relu) kernels::lane_relu_backward(gradient, s.z_size());
+      return;
+    }
     const T *z = saved(packet, s.z_at), *mean = mean_of(i, packet), *rstd = rstd_of(i, packet);
-    kernels::lane_norm_sums(g.dgamma, g.dbeta, dactivated, z, mean, rstd, s.norm);
+    T* mean_g = s.batch_norm ? nullptr : g.mean_g;
+    const auto sum_up = [&](auto relu) {
+      kernels::lane_norm_sums<relu>(g.dgamma, g.dbeta, mean_g, g.mean_gx, gradient, z, mean, rstd,
+                                    data_or_null(s.gamma), s.norm);
+    };
+    s.relu ? sum_up(std::true_type{}) : sum_up(std::false_type{});
     for (Index p = 0; p < s.norm.affine_size(); ++p) {
       g.sums[s.dgamma_at + p] = sum(V::load(g.dgamma + p * lanes));
       g.sums[s.dbeta_at + p] = sum(V::load(g.dbeta + p * lanes));
     }
-    if (!s.batch_norm)
-      kernels::lane_run_gradient_means(g.mean_g, g.mean_gx, dactivated, z, mean, rstd,
-                                       data_or_null(s.gamma), g.dgamma, g.dbeta, s.norm);
   }
 
   void merge_gradient_means(std::size_t i, const T* sums) {
@@ -392,6 +413,7 @@ class PlanRun {
 
   std::shared_ptr<const Plan<T>> plan_;
   Index images_, packets_, workers_;
+  bool descending_ = false;  ///< the direction in which the packets are taken next
   Tensor<T> saved_;
   std::vector<Call> calls_;
   Tensor<T> packed_, shared_;

@@ -250,8 +250,8 @@ class Predictor {
         if (s.biased) kernels::lane_add_bias<false>(out, s.bias.data(), s.norm);
         kernels::lane_run_moments(mean, rstd, out, s.norm, s.eps);
         const auto normalize = [&](auto relu) {
-          kernels::lane_normalize<relu>(out, out, mean, rstd, s.gamma.data(), s.beta.data(),
-                                        s.norm);
+          kernels::lane_normalize<relu>(out, out, 0, s.norm.positions(), mean, rstd, s.gamma.data(),
+                                        s.beta.data(), s.norm);
         };
         s.relu ? normalize(std::true_type{}) : normalize(std::false_type{});
       } else {
