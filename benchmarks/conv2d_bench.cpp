@@ -102,8 +102,8 @@ class Lanes {
 
   void forward() {
     parallel_for(packets_, [&](Index p) {
-      kernels::lane_conv2d_forward(at(y_, p), at(x_, p), forward_weight_.data(),
-                                   forward_offsets_.data(), sizes_);
+      kernels::lane_conv2d_forward<float>(at(y_, p), at(x_, p), forward_weight_.data(), nullptr,
+                                          false, forward_offsets_.data(), sizes_);
     });
   }
   void backward_data() {

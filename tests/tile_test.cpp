@@ -10,13 +10,16 @@ using exact::Numbers;
 
 namespace {
 
-// y = (y before, or nothing) + a x, in a block of `height` rows whose pitch is longer than a row.
+// y = (y before, or nothing) + bias + a x, cut off below zero or not, in a block of `height` rows
+// whose pitch is longer than a row.
 template <class T>
-void check_tile_row(Index height, Index rows, Index cols, bool accumulate) {
+void check_tile_row(Index height, Index rows, Index cols, bool accumulate, bool biased, bool relu) {
   CAPTURE(height);
   CAPTURE(rows);
   CAPTURE(cols);
   CAPTURE(accumulate);
+  CAPTURE(biased);
+  CAPTURE(relu);
   constexpr Index width = Pack<T>::width;
   const Index pitch = cols + 3;
   const auto a = integers<T>(rows * height, 1);
@@ -28,10 +31,11 @@ void check_tile_row(Index height, Index rows, Index cols, bool accumulate) {
   }
   // Readable to the end of the last pack, and not one number more.
   const auto x = integers<T>(last + (cols + width - 1) / width * width, 2);
+  const auto bias = integers<T>(height, 4);
   auto y = accumulate ? integers<T>(height * pitch, 3) : Numbers<T>(height * pitch);
   const Numbers<T> before = y;
   kernels::tile_row(y.data(), pitch, a.data(), x.data(), offset.data(), rows, height, cols,
-                    accumulate);
+                    {accumulate, biased ? bias.data() : nullptr, relu});
   for (Index i = 0; i < height; ++i)
     for (Index j = 0; j < pitch; ++j) {
       CAPTURE(i);
@@ -42,9 +46,9 @@ void check_tile_row(Index height, Index rows, Index cols, bool accumulate) {
         REQUIRE(untouched);
         continue;
       }
-      T sum = accumulate ? old : T(0);
+      T sum = (accumulate ? old : T(0)) + (biased ? bias[i] : T(0));
       for (Index r = 0; r < rows; ++r) sum += a[r * height + i] * x[offset[r] + j];
-      REQUIRE(got == sum);
+      REQUIRE(got == (relu ? std::max(sum, T(0)) : sum));
     }
 }
 
@@ -57,7 +61,8 @@ TEST_CASE_TEMPLATE("a row of tiles is a product for every height and width", T, 
                        3 * width - 1, 3 * width, 3 * width + 1, 5 * width, 6 * width - 1, 6 * width,
                        6 * width + 1, 9 * width + 2, 13 * width + 1})
       for (Index rows : {0, 1, 2, 5})
-        for (bool accumulate : {false, true}) check_tile_row<T>(height, rows, cols, accumulate);
+        for (int ends = 0; ends < 8; ++ends)
+          check_tile_row<T>(height, rows, cols, ends & 1, ends & 2, ends & 4);
 }
 
 TEST_CASE("rows are cut into tiles as evenly as can be") {

@@ -53,7 +53,7 @@ template <class T>
 void forward_by_images(T* y, const T* x, const T* weight, const T* bias, const Conv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
   const LaneConv2dSizes lane = lane_sizes(s);
-  const Index x_size = s.c * s.h * s.w, plane = lane.oh() * lane.ow(), y_size = s.k * plane;
+  const Index x_size = s.c * s.h * s.w, y_size = s.k * lane.oh() * lane.ow();
   if (s.n * y_size == 0) return;
   const bool padded = s.padding != Size2(0);
   const Index padded_size = padded ? lane.c * lane.h * lane.w : 0;
@@ -66,12 +66,8 @@ void forward_by_images(T* y, const T* x, const T* weight, const T* bias, const C
     T *in = memory, *bordered = in + x_size * lanes, *out = bordered + padded_size * lanes;
     interleave(in, x + first * x_size, images, x_size);
     if (padded) add_border(bordered, in, s.c, s.h, s.w, s.padding, lanes);
-    lane_conv2d_forward(out, padded ? bordered : in, packed.data(), offset.data(), lane);
-    for (Index k = 0; k < s.k && bias; ++k) {
-      const Pack<T> shift(bias[k]);
-      for (T *to = out + k * plane * lanes, *end = to + plane * lanes; to < end; to += lanes)
-        (Pack<T>::load(to) + shift).store(to);
-    }
+    lane_conv2d_forward(out, padded ? bordered : in, packed.data(), bias, false, offset.data(),
+                        lane);
     separate(y + first * y_size, out, images, y_size);
   });
 }

@@ -224,7 +224,7 @@ void correlate(T* y, Index y_pitch, const T* a, const T* x, const Index* offset,
         tile_row(y + rows.begin(t) * y_pitch + p, y_pitch,
                  a + rows.begin(t) * terms + r * rows.height(t), x + p, offset + r,
                  std::min(conv_depth, terms - r), rows.height(t), std::min(block, flat - p),
-                 accumulate || r > 0);
+                 {.accumulate = accumulate || r > 0});
       }
 }
 

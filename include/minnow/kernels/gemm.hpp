@@ -160,7 +160,7 @@ void gemm(T* c, const T* a, const T* b, Index m, Index n, Index k, bool transpos
           tile_row(c + rows.begin(t) * n + p * width, n,
                    a_packed.data() + rows.begin(t) * k + r * rows.height(t),
                    b_packed.data() + (p * k + r) * width, offset, std::min(depth, k - r),
-                   rows.height(t), std::min(width, n - p * width), r > 0);
+                   rows.height(t), std::min(width, n - p * width), {.accumulate = r > 0});
   });
 }
 

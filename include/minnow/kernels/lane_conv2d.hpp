@@ -99,13 +99,14 @@ void lane_conv2d_pack_backward(T* packed, const T* weight, const LaneConv2dSizes
             *packed++ = weight[((k * s.c + c) * kh + a) * kw + b];
 }
 
-/// Forward: y[k, i, j] = sum_{c, a, b} weight[k, c, a, b] * x[c, i + a, j + b], in every lane.
+/// Forward: y[k, i, j] = bias[k] + sum_{c, a, b} weight[k, c, a, b] * x[c, i + a, j + b], then relu
+/// if asked for, in every lane.
 ///
-/// y [k, oh, ow, lane], x [c, h, w, lane]. Writes every element of y. Serial: packets are what runs
-/// in parallel.
+/// y [k, oh, ow, lane], x [c, h, w, lane], bias [k] or null. Writes every element of y. Serial:
+/// packets are what runs in parallel.
 template <class T>
-void lane_conv2d_forward(T* y, const T* x, const T* packed, const Index* offset,
-                         const LaneConv2dSizes& s) {
+void lane_conv2d_forward(T* y, const T* x, const T* packed, const T* bias, bool relu,
+                         const Index* offset, const LaneConv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
   const TileRows tiles{s.k};
   const Index terms = s.terms();
@@ -117,7 +118,8 @@ void lane_conv2d_forward(T* y, const T* x, const T* packed, const Index* offset,
     const Index k = tiles.begin(t), height = tiles.height(t);
     for (Index i = 0; i < rows; ++i)
       tile_row(y + k * plane + i * cols * lanes, plane, packed + k * terms, x + i * s.w * lanes,
-               offset, terms, height, cols * lanes, false);
+               offset, terms, height, cols * lanes,
+               {.bias = bias ? bias + k : nullptr, .relu = relu});
   }
 }
 
@@ -141,7 +143,7 @@ void lane_conv2d_backward_data(T* dx, const T* dy, const T* packed, const Index*
       const Index last = flat ? 1 : std::min(s.kernel.h, u + 1);
       tile_row(dx + (c * rows + u) * cols * lanes, rows * cols * lanes,
                packed + c * terms + first * tap_terms * height, dy + u * s.bordered_w() * lanes,
-               offset + first * tap_terms, (last - first) * tap_terms, height, cols * lanes, false);
+               offset + first * tap_terms, (last - first) * tap_terms, height, cols * lanes);
     }
   }
 }

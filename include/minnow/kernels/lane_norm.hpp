@@ -28,28 +28,43 @@ struct LaneNormSizes {
   Index affine_size() const { return affine_by_position ? run : channels; }
 };
 
-/// mean and squared deviations of `count` packs, lane by lane, in two passes.
+/// mean and squared deviations of `count` packs, lane by lane: in two passes over pieces that stay
+/// in the first-level cache, merged one after the other.
+///
+/// Paper: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+/// variances", 1979.
 template <class T>
 void lane_moments(Pack<T>& mean, Pack<T>& m2, const T* x, Index count) {
   using V = Pack<T>;
-  constexpr Index lanes = V::width;
-  V sums[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
-  Index i = 0;
-  for (; i + 4 <= count; i += 4)
-    for (Index u = 0; u < 4; ++u) sums[u] += V::load(x + (i + u) * lanes);
-  for (; i < count; ++i) sums[0] += V::load(x + i * lanes);
-  mean = ((sums[0] + sums[1]) + (sums[2] + sums[3])) * V(T(1) / static_cast<T>(count));
-  for (V& s : sums) s = V::zero();
-  for (i = 0; i + 4 <= count; i += 4)
-    for (Index u = 0; u < 4; ++u) {
-      const V d = V::load(x + (i + u) * lanes) - mean;
-      sums[u] = fma(d, d, sums[u]);
+  constexpr Index lanes = V::width, piece = 128;
+  // Four sums, each of every fourth number, so that none waits for the one before.
+  const auto sum_of = [](Index n, const auto& number) {
+    V sums[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+    Index i = 0;
+    for (; i + 4 <= n; i += 4)
+      for (Index u = 0; u < 4; ++u) sums[u] += number(i + u);
+    for (; i < n; ++i) sums[0] += number(i);
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  };
+  for (Index begin = 0; begin < count; begin += piece) {
+    const Index n = std::min(piece, count - begin);
+    const T* from = x + begin * lanes;
+    const V piece_mean =
+        sum_of(n, [&](Index i) { return V::load(from + i * lanes); }) * V(T(1) / static_cast<T>(n));
+    const V piece_m2 = sum_of(n, [&](Index i) {
+      const V d = V::load(from + i * lanes) - piece_mean;
+      return d * d;
+    });
+    if (begin == 0) {
+      mean = piece_mean;
+      m2 = piece_m2;
+      continue;
     }
-  for (; i < count; ++i) {
-    const V d = V::load(x + i * lanes) - mean;
-    sums[0] = fma(d, d, sums[0]);
+    const V change = piece_mean - mean;
+    const T share = static_cast<T>(n) / static_cast<T>(begin + n);
+    mean = fma(change, V(share), mean);
+    m2 += fma(change * change, V(share * static_cast<T>(begin)), piece_m2);
   }
-  m2 = (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 /// mean, rstd [runs][lane] of every run of a packet z [positions][lane], each lane by itself.
@@ -138,22 +153,6 @@ void lane_normalize(T* y, const T* z, Index begin, Index end, const T* mean, con
                                    value.store(y + i * lanes);
                                  }
                                });
-}
-
-/// y = y + bias of the channel (none if null), then relu if asked for, in place on a packet
-/// y [channels][plane][lane].
-template <bool relu, class T>
-void lane_add_bias(T* y, const T* bias, const LaneNormSizes& s) {
-  using V = Pack<T>;
-  for (Index c = 0; c < s.channels; ++c) {
-    const V shift(bias ? bias[c] : T(0));
-    for (T *to = y + c * s.plane() * V::width, *end = to + s.plane() * V::width; to < end;
-         to += V::width) {
-      V value = V::load(to) + shift;
-      if constexpr (relu) value = max(value, V::zero());
-      value.store(to);
-    }
-  }
 }
 
 /// Dropout of positions [begin, end) of a packet, then relu if asked for, by `DropoutRule`; lane j

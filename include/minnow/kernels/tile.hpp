@@ -21,21 +21,30 @@ inline constexpr Index wide_tile_packs = 6;
 template <class T>
 inline constexpr Index tile_cols = tile_packs* Pack<T>::width;
 
+/// How a tile's sums begin and end.
+template <class T>
+struct TileEnds {
+  bool accumulate = false;  ///< they are added to y, which is assigned otherwise
+  const T* bias = nullptr;  ///< what row i's sums begin with: bias[i], zero if null
+  bool relu = false;        ///< what is written is cut off below zero
+};
+
 namespace detail {
 
-/// y[i, j] (+)= sum_r a[r, i] * x[offset[r] + j] for i < M, j < cols <= P * W.
+/// y[i, j] (+)= bias[i] + sum_r a[r, i] * x[offset[r] + j] for i < M, j < cols <= P * W.
 ///
 /// a is packed [rows][M]. Reads x up to column P * W whatever `cols` is. The sums over r run in
 /// order.
 template <class T, int M, int P>
 void tile(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index rows, Index cols,
-          bool accumulate) {
+          const TileEnds<T>& ends) {
   using V = Pack<T>;
   V sum[M][P];
   MINNOW_UNROLL
   for (int i = 0; i < M; ++i) {
+    const V start(ends.bias ? ends.bias[i] : T(0));
     MINNOW_UNROLL
-    for (int p = 0; p < P; ++p) sum[i][p] = V::zero();
+    for (int p = 0; p < P; ++p) sum[i][p] = start;
   }
   for (Index r = 0; r < rows; ++r, a += M) {
     const T* from = x + offset[r];
@@ -49,16 +58,22 @@ void tile(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Inde
       for (int p = 0; p < P; ++p) sum[i][p] = fma(factor, xs[p], sum[i][p]);
     }
   }
+  const bool accumulate = ends.accumulate, relu = ends.relu;
   MINNOW_UNROLL
   for (int i = 0; i < M; ++i) {
     MINNOW_UNROLL
     for (int p = 0; p < P; ++p) {
       T* to = y + i * y_pitch + p * V::width;
       const Index left = cols - p * V::width;
+      V value = sum[i][p];
       if (left >= V::width) {
-        (accumulate ? V::load(to) + sum[i][p] : sum[i][p]).store(to);
+        if (accumulate) value += V::load(to);
+        if (relu) value = max(value, V::zero());
+        value.store(to);
       } else if (left > 0) {
-        (accumulate ? V::load(to, left) + sum[i][p] : sum[i][p]).store(to, left);
+        if (accumulate) value += V::load(to, left);
+        if (relu) value = max(value, V::zero());
+        value.store(to, left);
       }
     }
   }
@@ -84,13 +99,13 @@ struct TileRows {
   Index height(Index tile) const { return begin(tile + 1) - begin(tile); }
 };
 
-/// y[i, j] (+)= sum_r a[r, i] * x[offset[r] + j] for i < height <= tile_rows and j < cols, any
-/// number.
+/// y[i, j] (+)= bias[i] + sum_r a[r, i] * x[offset[r] + j] for i < height <= tile_rows and j <
+/// cols, any number.
 ///
 /// a is packed [rows][height]. x must be readable for one pack after the last column.
 template <class T>
 void tile_row(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index rows,
-              Index height, Index cols, bool accumulate) {
+              Index height, Index cols, const TileEnds<T>& ends = {}) {
   constexpr Index width = Pack<T>::width, wide = wide_tile_packs * width, normal = tile_cols<T>;
   detail::constant_height<tile_rows>(height, [&](auto constant) {
     constexpr int M = constant;
@@ -98,16 +113,15 @@ void tile_row(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, 
     if constexpr (M * wide_tile_packs <= tile_rows * tile_packs)
       for (; cols - j >= wide; j += wide)
         detail::tile<T, M, int{wide_tile_packs}>(y + j, y_pitch, a, x + j, offset, rows, wide,
-                                                 accumulate);
+                                                 ends);
     // The last four packs are two pairs: one pack alone leaves too few sums to hide their latency.
     for (; cols - j >= normal && cols - j != 4 * width; j += normal)
-      detail::tile<T, M, int{tile_packs}>(y + j, y_pitch, a, x + j, offset, rows, normal,
-                                          accumulate);
+      detail::tile<T, M, int{tile_packs}>(y + j, y_pitch, a, x + j, offset, rows, normal, ends);
     for (; cols - j >= 2 * width; j += 2 * width)
-      detail::tile<T, M, 2>(y + j, y_pitch, a, x + j, offset, rows, 2 * width, accumulate);
+      detail::tile<T, M, 2>(y + j, y_pitch, a, x + j, offset, rows, 2 * width, ends);
     for (; j < cols; j += width)
       detail::tile<T, M, 1>(y + j, y_pitch, a, x + j, offset, rows, std::min(width, cols - j),
-                            accumulate);
+                            ends);
   });
 }
 

@@ -219,10 +219,10 @@ class PlanRun {
       kernels::add_border(saved(packet, s.padded_at), saved(packet, s.x_at), s.conv.c, s.x_h(),
                           s.x_w(), s.padding, lanes);
     T* z = saved(packet, s.z_at);
+    const bool relu_now = s.relu && !s.normalized && !calls_[i].dropout;
     kernels::lane_conv2d_forward(z, saved(packet, s.padded_at),
-                                 packed_.data() + calls_[i].forward_at, s.forward_offsets.data(),
-                                 s.conv);
-    if (s.bias.defined()) kernels::lane_add_bias<false>(z, s.bias.value().data(), s.norm);
+                                 packed_.data() + calls_[i].forward_at, data_or_null(s.bias),
+                                 relu_now, s.forward_offsets.data(), s.conv);
     if (calls_[i].batch_moments)
       kernels::lane_channel_moments(moments, z, s.norm, images);
     else if (s.normalized && !s.batch_norm)
@@ -250,12 +250,9 @@ class PlanRun {
         normalize(begin, end, std::false_type{});
         s.relu ? drop(begin, end, std::true_type{}) : drop(begin, end, std::false_type{});
       }
-    } else if (!s.relu) {
-      normalize(0, s.z_size(), std::false_type{});
-    } else if (s.normalized) {
-      normalize(0, s.z_size(), std::true_type{});
     } else {
-      kernels::lane_add_bias<true>(activated, static_cast<const T*>(nullptr), s.norm);
+      s.relu ? normalize(0, s.z_size(), std::true_type{})
+             : normalize(0, s.z_size(), std::false_type{});
     }
     T* out = saved(packet, s.out_at);
     if (s.pool == Stage::Pool::max) kernels::lane_max_pool2d_forward(out, activated, s.pooling);

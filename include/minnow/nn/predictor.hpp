@@ -60,11 +60,14 @@ class Predictor {
       : options_(options), most_images_(check_images(x_shape)), workers_(count_workers()) {
     plan_ = make_plan<T>(model.children(), 0, x_shape.slice(1), PlanSizes::any);
     const std::size_t covered = plan_ ? plan_->children : 0;
-    check(covered == model.children().size(), "Predictor: child ",
-          covered < model.children().size() ? model.children()[covered].first : "", " (",
-          covered < model.children().size() ? model.children()[covered].second->name() : "",
-          ") cannot be part of a predictor where it stands, behind input ", x_shape,
-          "; call the model itself after eval(), under a NoGrad");
+    check(
+        covered == model.children().size(), "Predictor: child ",
+        covered < model.children().size() ? model.children()[covered].first : "", " (",
+        covered < model.children().size() ? model.children()[covered].second->name() : "",
+        ") cannot be part of a predictor where it stands, behind input ", x_shape, " of ",
+        x_shape[0],
+        " samples; if the first size is not their number, put it there, else call the model itself "
+        "after eval(), under a NoGrad");
     for (const auto& stage : plan_->stages) stages_.push_back(fold(stage));
     idle_.push_back(std::make_unique<Workspace>(*this));
   }
@@ -126,7 +129,6 @@ class Predictor {
     Size2 padding = 0;
     std::vector<T> packed, bias;  ///< with batch norm folded in
     std::vector<Index> lane_offsets, row_offsets;
-    bool biased = false;  ///< not all of them are zero
     bool normalized = false;
     kernels::LaneNormSizes norm;
     double eps = 0;
@@ -177,7 +179,6 @@ class Predictor {
       for (Index r = 0; r < terms; ++r)
         weight[c * terms + r] = static_cast<T>(static_cast<double>(weight[c * terms + r]) * scale);
       folded.bias[static_cast<std::size_t>(c)] = static_cast<T>(shift);
-      folded.biased = folded.biased || shift != 0;
     }
     folded.packed.resize(static_cast<std::size_t>(k * terms));
     kernels::lane_conv2d_pack_forward(folded.packed.data(), weight.data(), s.conv);
@@ -245,18 +246,15 @@ class Predictor {
     kernels::interleave(in, x, images, plan_->x.size());
     for (const Stage& s : stages_) {
       kernels::lane_conv2d_forward<T>(out, pad(padded, in, s, lanes), s.packed.data(),
-                                      s.lane_offsets.data(), s.conv);
+                                      s.bias.data(), s.relu && !s.normalized, s.lane_offsets.data(),
+                                      s.conv);
       if (s.normalized) {
-        if (s.biased) kernels::lane_add_bias<false>(out, s.bias.data(), s.norm);
         kernels::lane_run_moments(mean, rstd, out, s.norm, s.eps);
         const auto normalize = [&](auto relu) {
           kernels::lane_normalize<relu>(out, out, 0, s.norm.positions(), mean, rstd, s.gamma.data(),
                                         s.beta.data(), s.norm);
         };
         s.relu ? normalize(std::true_type{}) : normalize(std::false_type{});
-      } else {
-        s.relu ? kernels::lane_add_bias<true>(out, s.bias.data(), s.norm)
-               : kernels::lane_add_bias<false>(out, s.bias.data(), s.norm);
       }
       std::swap(in, out);
       if (s.pool == Pool::none) continue;
