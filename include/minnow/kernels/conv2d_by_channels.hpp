@@ -106,17 +106,35 @@ void correlate_channels(T* y, Index channels, const T* x, const Index* offset, c
 /// How sums over staged planes are cut for threads: a piece of images and a group at a time, and
 /// for few images also the packs of output channels.
 struct ChannelItems {
-  Index pieces, groups, packs, parts;
+  Index pieces, groups, channels, width, packs, parts;
 
-  ChannelItems(Index piece_count, Index group_count, Index channels, Index width)
-      : pieces(piece_count), groups(group_count), packs((channels + width - 1) / width) {
+  /// `channels` are those of one group, `width` of them a pack.
+  ChannelItems(Index piece_count, Index group_count, Index group_channels, Index pack_width)
+      : pieces(piece_count),
+        groups(group_count),
+        channels(group_channels),
+        width(pack_width),
+        packs((channels + width - 1) / width) {
     constexpr Index enough = 8;
     const Index pairs = (packs + 1) / 2, items = std::max<Index>(1, pieces * groups);
     parts = std::clamp<Index>((enough + items - 1) / items, 1, std::max<Index>(1, pairs));
   }
   Index count() const { return pieces * groups * parts; }
-  /// The first pack of a part: parts consist of whole pairs of packs.
-  Index first_pack(Index part) const { return std::min(packs, (packs + 1) / 2 * part / parts * 2); }
+  /// Channels [first, last) of a group, of a piece.
+  struct Item {
+    Index piece, group, first, last;
+  };
+  Item at(Index item) const {
+    const Index part = item % parts;
+    return {item / (parts * groups), item / parts % groups, first_channel(part),
+            first_channel(part + 1)};
+  }
+
+ private:
+  /// Parts consist of whole pairs of packs.
+  Index first_channel(Index part) const {
+    return std::min(channels, (packs + 1) / 2 * part / parts * 2 * width);
+  }
 };
 
 /// Packs weights [channels][terms] as [group][pack of channels][terms][W], with zeros for channels
@@ -178,40 +196,31 @@ void forward_by_channels(T* y, const T* x, const T* weight, const T* bias,
   pack_bias(shift.data(), bias, s.groups, s.group_k(), items.packs);
 
   const Index staged_size = in_place ? 0 : channels * phases * piece_flat;
-  const Chunks chunks = make_chunks(items.count(), s.group_k() * terms * piece_flat);
-  const Index workers = worker_count(chunks.count);
-  const Scratch<T> scratch(workers * staged_size);
-  const auto run = [&](Index chunk, Index worker) {
-    T* staged = scratch.data() + worker * staged_size;
-    for (Index item = chunks.begin(chunk); item < chunks.end(chunk); ++item) {
-      const Index part = item % items.parts, group = item / items.parts % s.groups;
-      const Index piece = item / (items.parts * s.groups);
-      const Index image = pieces.image(piece), images = pieces.images_of(piece);
-      const Index row = pieces.row(piece), count = pieces.rows_of(piece);
-      const T* from = x + (image * s.c + group * channels) * s.h * s.w;
-      for (Index c = 0; c < channels && !in_place; ++c)
-        stage_phases(staged + c * phases * piece_flat, piece_flat, from + c * s.h * s.w, s, images,
-                     row, count + reach_h, pitch);
-      const PositionRows at{.images = images,
-                            .rows = count,
-                            .cols = ow,
-                            .x_image = in_place ? s.c * piece_flat : (count + reach_h) * pitch,
-                            .x_row = pitch,
-                            .y_image = s.k * oh * ow,
-                            .y_row = ow,
-                            .plane = oh * ow};
-      const Index first = items.first_pack(part) * W;
-      const Index last = std::min(s.group_k(), items.first_pack(part + 1) * W);
-      Ahead ahead;
-      ahead.add(x + group * channels * s.h * s.w, pieces, piece, s.c, channels, s.h * s.w,
-                s.stride.h * s.w);
-      const Index at_pack = group * items.packs * W + first;
-      correlate_channels(y + ((image * s.k + group * s.group_k() + first) * oh + row) * ow,
-                         last - first, in_place ? from + row * ow : staged, offset.data(),
-                         packed.data() + at_pack * terms, terms, shift.data() + at_pack, at, ahead);
-    }
-  };
-  parallel_for(chunks.count, run, workers);
+  const Index cost = s.group_k() * terms * piece_flat;
+  for_each_item<T>(items.count(), cost, staged_size, 0, [&](Index item, T* staged) {
+    const auto [index, group, first, last] = items.at(item);
+    const Piece piece = pieces.at(index);
+    const T* from = x + (piece.image * s.c + group * channels) * s.h * s.w;
+    for (Index c = 0; c < channels && !in_place; ++c)
+      stage_phases(staged + c * phases * piece_flat, piece_flat, from + c * s.h * s.w, s, piece,
+                   reach_h, pitch);
+    const PositionRows at{.images = piece.images,
+                          .rows = piece.rows,
+                          .cols = ow,
+                          .x_image = in_place ? s.c * piece_flat : (piece.rows + reach_h) * pitch,
+                          .x_row = pitch,
+                          .y_image = s.k * oh * ow,
+                          .y_row = ow,
+                          .plane = oh * ow};
+    Ahead ahead;
+    ahead.add(x + group * channels * s.h * s.w, pieces, index, s.c, channels, s.h * s.w,
+              s.stride.h * s.w);
+    const Index at_pack = group * items.packs * W + first;
+    correlate_channels(
+        y + ((piece.image * s.k + group * s.group_k() + first) * oh + piece.row) * ow, last - first,
+        in_place ? from + piece.row * ow : staged, offset.data(), packed.data() + at_pack * terms,
+        terms, shift.data() + at_pack, at, ahead);
+  });
 }
 
 /// Stride 1 only: with another, the rows of dx that a phase of taps makes are not neighbours.
@@ -247,42 +256,32 @@ void backward_data_by_channels(T* dx, const T* dy, const T* weight, const Conv2d
   });
 
   const Index staged_size = in_place ? 0 : channels * piece_flat;
-  const Chunks chunks = make_chunks(items.count(), s.group_c() * (terms + 1) * piece_flat);
-  const Index workers = worker_count(chunks.count);
-  const Scratch<T> scratch(workers * staged_size);
-  const auto run = [&](Index chunk, Index worker) {
-    T* staged = scratch.data() + worker * staged_size;
-    for (Index item = chunks.begin(chunk); item < chunks.end(chunk); ++item) {
-      const Index part = item % items.parts, group = item / items.parts % s.groups;
-      const Index piece = item / (items.parts * s.groups);
-      const Index image = pieces.image(piece), images = pieces.images_of(piece);
-      const Index row = pieces.row(piece), count = pieces.rows_of(piece);
-      const Index plane = (count + reach_h) * pitch;
-      const T* from = dy + (image * s.k + group * channels) * oh * ow;
-      for (Index k = 0; k < channels && !in_place; ++k)
-        for (Index i = 0; i < images; ++i)
-          stage_plane(staged + k * piece_flat + i * plane, from + (i * s.k + k) * oh * ow, oh, ow,
-                      s.padding.h + row - reach_h, 1, count + reach_h, s.padding.w - reach_w, 1,
-                      pitch);
-      const PositionRows at{.images = images,
-                            .rows = count,
-                            .cols = s.w,
-                            .x_image = in_place ? s.k * piece_flat : plane,
-                            .x_row = pitch,
-                            .y_image = s.c * s.h * s.w,
-                            .y_row = s.w,
-                            .plane = s.h * s.w};
-      const Index first = items.first_pack(part) * W;
-      const Index last = std::min(s.group_c(), items.first_pack(part + 1) * W);
-      Ahead ahead;
-      ahead.add(dy + group * channels * oh * ow, pieces, piece, s.k, channels, oh * ow, ow);
-      correlate_channels(dx + ((image * s.c + group * s.group_c() + first) * s.h + row) * s.w,
-                         last - first, in_place ? from + row * ow : staged, offset.data(),
-                         packed.data() + (group * items.packs * W + first) * terms, terms,
-                         shift.data(), at, ahead);
-    }
-  };
-  parallel_for(chunks.count, run, workers);
+  const Index cost = s.group_c() * (terms + 1) * piece_flat;
+  for_each_item<T>(items.count(), cost, staged_size, 0, [&](Index item, T* staged) {
+    const auto [index, group, first, last] = items.at(item);
+    const Piece piece = pieces.at(index);
+    const Index plane = (piece.rows + reach_h) * pitch;
+    const T* from = dy + (piece.image * s.k + group * channels) * oh * ow;
+    for (Index k = 0; k < channels && !in_place; ++k)
+      for (Index i = 0; i < piece.images; ++i)
+        stage_plane(staged + k * piece_flat + i * plane, from + (i * s.k + k) * oh * ow, oh, ow,
+                    s.padding.h + piece.row - reach_h, 1, piece.rows + reach_h,
+                    s.padding.w - reach_w, 1, pitch);
+    const PositionRows at{.images = piece.images,
+                          .rows = piece.rows,
+                          .cols = s.w,
+                          .x_image = in_place ? s.k * piece_flat : plane,
+                          .x_row = pitch,
+                          .y_image = s.c * s.h * s.w,
+                          .y_row = s.w,
+                          .plane = s.h * s.w};
+    Ahead ahead;
+    ahead.add(dy + group * channels * oh * ow, pieces, index, s.k, channels, oh * ow, ow);
+    correlate_channels(
+        dx + ((piece.image * s.c + group * s.group_c() + first) * s.h + piece.row) * s.w,
+        last - first, in_place ? from + piece.row * ow : staged, offset.data(),
+        packed.data() + (group * items.packs * W + first) * terms, terms, shift.data(), at, ahead);
+  });
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail

@@ -80,33 +80,34 @@ void backward_weight_by_channels(T* dweight, const T* dy, const T* x, const Conv
     T* sums = partial.data() + chunk * weights;
     std::fill_n(sums, weights, T(0));
     std::fill_n(turned + turned_size - tile_cols<T>, tile_cols<T>, T(0));
-    for (Index piece = chunks.begin(chunk); piece < chunks.end(chunk); ++piece) {
-      const Index image = pieces.image(piece), images = pieces.images_of(piece);
-      const Index row = pieces.row(piece), count = pieces.rows_of(piece);
-      const Index plane = (count + reach_h) * pitch, terms = images * count * ow;
-      for (Index i = 0, r = 0; i < images; ++i)
-        for (Index line = 0; line < count; ++line)
+    for (Index index = chunks.begin(chunk); index < chunks.end(chunk); ++index) {
+      const Piece piece = pieces.at(index);
+      const Index plane = (piece.rows + reach_h) * pitch, terms = piece.images * piece.rows * ow;
+      for (Index i = 0, r = 0; i < piece.images; ++i)
+        for (Index line = 0; line < piece.rows; ++line)
           for (Index j = 0; j < ow; ++j, ++r) offset[r] = (i * plane + line * pitch + j) * channels;
       for (Index g = 0; g < s.groups; ++g) {
-        const T* from = x + (image * s.c + g * channels) * s.h * s.w;
-        for (Index i = 0; i < images && in_place; ++i)
-          turn(turned + i * plane * channels, from + (i * s.c * s.h + row) * s.w, channels, plane,
-               s.h * s.w);
+        const T* from = x + (piece.image * s.c + g * channels) * s.h * s.w;
+        for (Index i = 0; i < piece.images && in_place; ++i)
+          turn(turned + i * plane * channels, from + (i * s.c * s.h + piece.row) * s.w, channels,
+               plane, s.h * s.w);
         for (Index c = 0; c < channels && !in_place; ++c)
-          stage_phases(planes + c * piece_flat, planes_size, from + c * s.h * s.w, s, images, row,
-                       count + reach_h, pitch);
+          stage_phases(planes + c * piece_flat, planes_size, from + c * s.h * s.w, s, piece,
+                       reach_h, pitch);
         for (Index phase = 0; phase < phases && !in_place; ++phase)
           turn(turned + phase * piece_flat * channels, planes + phase * planes_size, channels,
-               images * plane, piece_flat);
+               piece.images * plane, piece_flat);
         for (Index t = 0; t < rows.count; ++t)
-          for (Index i = 0; i < images; ++i)
-            turn_few(packed + rows.begin(t) * terms + i * count * ow * rows.height(t),
-                     dy + (((image + i) * s.k + g * s.group_k() + rows.begin(t)) * oh + row) * ow,
-                     rows.height(t), count * ow, oh * ow);
+          for (Index i = 0; i < piece.images; ++i)
+            turn_few(packed + rows.begin(t) * terms + i * piece.rows * ow * rows.height(t),
+                     dy + (((piece.image + i) * s.k + g * s.group_k() + rows.begin(t)) * oh +
+                           piece.row) *
+                              ow,
+                     rows.height(t), piece.rows * ow, oh * ow);
         Ahead ahead;
-        ahead.add(x + g * channels * s.h * s.w, pieces, piece, s.c, channels, s.h * s.w,
+        ahead.add(x + g * channels * s.h * s.w, pieces, index, s.c, channels, s.h * s.w,
                   s.stride.h * s.w);
-        ahead.add(dy + g * s.group_k() * oh * ow, pieces, piece, s.k, s.group_k(), oh * ow, ow);
+        ahead.add(dy + g * s.group_k() * oh * ow, pieces, index, s.k, s.group_k(), oh * ow, ow);
         ahead.spread(taps * correlate_tiles<T>(terms, rows, channels));
         for (Index tap = 0; tap < taps; ++tap) {
           const auto th = tap_of(tap / s.kernel.w, s.dilation.h, s.stride.h);

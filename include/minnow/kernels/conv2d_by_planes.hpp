@@ -35,43 +35,36 @@ void forward_by_planes(T* y, const T* x, const T* weight, const T* bias, const C
   const Index slack = tile_cols<T>;  // a tile reads whole packs
   const Index staged_size = channels * phases * piece_flat + slack,
               sums_size = s.group_k() * piece_flat;
-  const Chunks chunks = make_chunks(pieces.count() * s.groups, s.group_k() * terms * piece_flat);
-  const Index workers = worker_count(chunks.count);
-  const Scratch<T> scratch(workers * (staged_size + sums_size));
-  const auto run = [&](Index chunk, Index worker) {
-    T* staged = scratch.data() + worker * (staged_size + sums_size);
+  const Index cost = s.group_k() * terms * piece_flat;
+  const auto compute = [&](Index item, T* staged) {
     T* sums = staged + staged_size;
-    std::fill_n(staged, staged_size, T(0));
-    for (Index item = chunks.begin(chunk); item < chunks.end(chunk); ++item) {
-      const Index piece = item / s.groups, group = item % s.groups;
-      const Index image = pieces.image(piece), images = pieces.images_of(piece);
-      const Index row = pieces.row(piece), count = pieces.rows_of(piece);
-      const Index plane = (count + reach_h) * pitch;
-      for (Index c = 0; c < channels; ++c)
-        stage_phases(staged + c * phases * piece_flat, piece_flat,
-                     x + (image * s.c + group * channels + c) * s.h * s.w, s, images, row,
-                     count + reach_h, pitch);
-      const Index flat = (images - 1) * plane + (count - 1) * pitch + ow;
-      Ahead ahead;
-      ahead.add(x + group * channels * s.h * s.w, pieces, piece, s.c, channels, s.h * s.w,
-                s.stride.h * s.w);
-      ahead.spread(correlate_tiles<T>(terms, rows, flat));
-      correlate(sums, piece_flat, packed.data() + group * s.group_k() * terms, staged,
-                offset.data(), terms, rows, flat, false, &ahead);
-      for (Index i = 0; i < images; ++i)
-        for (Index k = 0; k < s.group_k(); ++k) {
-          const Index channel = group * s.group_k() + k;
-          const T shift = bias ? bias[channel] : T(0);
-          T* to = y + (((image + i) * s.k + channel) * oh + row) * ow;
-          const T* from = sums + k * piece_flat + i * plane;
-          for (Index r = 0; r < count; ++r, to += ow, from += pitch) {
-            MINNOW_SIMD
-            for (Index j = 0; j < ow; ++j) to[j] = from[j] + shift;
-          }
+    const Index group = item % s.groups;
+    const Piece piece = pieces.at(item / s.groups);
+    const Index plane = (piece.rows + reach_h) * pitch;
+    for (Index c = 0; c < channels; ++c)
+      stage_phases(staged + c * phases * piece_flat, piece_flat,
+                   x + (piece.image * s.c + group * channels + c) * s.h * s.w, s, piece, reach_h,
+                   pitch);
+    const Index flat = (piece.images - 1) * plane + (piece.rows - 1) * pitch + ow;
+    Ahead ahead;
+    ahead.add(x + group * channels * s.h * s.w, pieces, piece.index, s.c, channels, s.h * s.w,
+              s.stride.h * s.w);
+    ahead.spread(correlate_tiles<T>(terms, rows, flat));
+    correlate(sums, piece_flat, packed.data() + group * s.group_k() * terms, staged, offset.data(),
+              terms, rows, flat, false, &ahead);
+    for (Index i = 0; i < piece.images; ++i)
+      for (Index k = 0; k < s.group_k(); ++k) {
+        const Index channel = group * s.group_k() + k;
+        const T shift = bias ? bias[channel] : T(0);
+        T* to = y + (((piece.image + i) * s.k + channel) * oh + piece.row) * ow;
+        const T* from = sums + k * piece_flat + i * plane;
+        for (Index r = 0; r < piece.rows; ++r, to += ow, from += pitch) {
+          MINNOW_SIMD
+          for (Index j = 0; j < ow; ++j) to[j] = from[j] + shift;
         }
-    }
+      }
   };
-  parallel_for(chunks.count, run, workers);
+  for_each_item<T>(pieces.count() * s.groups, cost, staged_size + sums_size, staged_size, compute);
 }
 
 template <class T>
@@ -128,46 +121,40 @@ void backward_data_by_planes(T* dx, const T* dy, const T* weight, const Conv2dSi
 
       const Index slack = tile_cols<T>;
       const Index staged_size = channels * piece_flat + slack, sums_size = s.group_c() * piece_flat;
-      const Chunks chunks =
-          make_chunks(pieces.count() * s.groups, s.group_c() * (terms + 1) * piece_flat);
-      const Index workers = worker_count(chunks.count);
-      const Scratch<T> scratch(workers * (staged_size + sums_size));
-      const auto run = [&](Index chunk, Index worker) {
-        T* staged = scratch.data() + worker * (staged_size + sums_size);
+      const Index cost = s.group_c() * (terms + 1) * piece_flat;
+      const auto compute = [&](Index item, T* staged) {
         T* sums = staged + staged_size;
-        std::fill_n(staged, staged_size, T(0));
-        for (Index item = chunks.begin(chunk); item < chunks.end(chunk); ++item) {
-          const Index piece = item / s.groups, group = item % s.groups;
-          const Index image = pieces.image(piece), images = pieces.images_of(piece);
-          const Index row = pieces.row(piece), count = pieces.rows_of(piece);
-          const Index plane = (count + reach_h) * pitch;
-          const Index flat = (images - 1) * plane + (count - 1) * pitch + width;
-          if (terms > 0)
-            for (Index k = 0; k < channels; ++k)
-              for (Index i = 0; i < images; ++i)
-                stage_plane(staged + k * piece_flat + i * plane,
-                            dy + ((image + i) * s.k + group * channels + k) * oh * ow, oh, ow,
-                            skip_h + row - reach_h, 1, count + reach_h, skip_w - reach_w, 1, pitch);
-          Ahead ahead;
-          ahead.add(dy + group * channels * oh * ow, pieces, piece, s.k, channels, oh * ow, ow);
-          ahead.spread(correlate_tiles<T>(terms, rows, flat));
-          correlate(sums, piece_flat, packed.data() + group * s.group_c() * terms, staged,
-                    offset.data(), terms, rows, flat, false, &ahead);
-          for (Index i = 0; i < images; ++i)
-            for (Index c = 0; c < s.group_c(); ++c) {
-              T* plane_dx = dx + ((image + i) * s.c + group * s.group_c() + c) * s.h * s.w;
-              for (Index r = 0; r < count; ++r) {
-                const T* from = sums + c * piece_flat + i * plane + r * pitch;
-                T* line = plane_dx + (first_h + (row + r) * s.stride.h) * s.w + first_w;
-                if (s.stride.w == 1)
-                  std::copy_n(from, width, line);
-                else
-                  for (Index j = 0; j < width; ++j) line[j * s.stride.w] = from[j];
-              }
+        const Index group = item % s.groups;
+        const Piece piece = pieces.at(item / s.groups);
+        const Index plane = (piece.rows + reach_h) * pitch;
+        const Index flat = (piece.images - 1) * plane + (piece.rows - 1) * pitch + width;
+        if (terms > 0)
+          for (Index k = 0; k < channels; ++k)
+            for (Index i = 0; i < piece.images; ++i)
+              stage_plane(staged + k * piece_flat + i * plane,
+                          dy + ((piece.image + i) * s.k + group * channels + k) * oh * ow, oh, ow,
+                          skip_h + piece.row - reach_h, 1, piece.rows + reach_h, skip_w - reach_w,
+                          1, pitch);
+        Ahead ahead;
+        ahead.add(dy + group * channels * oh * ow, pieces, piece.index, s.k, channels, oh * ow, ow);
+        ahead.spread(correlate_tiles<T>(terms, rows, flat));
+        correlate(sums, piece_flat, packed.data() + group * s.group_c() * terms, staged,
+                  offset.data(), terms, rows, flat, false, &ahead);
+        for (Index i = 0; i < piece.images; ++i)
+          for (Index c = 0; c < s.group_c(); ++c) {
+            T* plane_dx = dx + ((piece.image + i) * s.c + group * s.group_c() + c) * s.h * s.w;
+            for (Index r = 0; r < piece.rows; ++r) {
+              const T* from = sums + c * piece_flat + i * plane + r * pitch;
+              T* line = plane_dx + (first_h + (piece.row + r) * s.stride.h) * s.w + first_w;
+              if (s.stride.w == 1)
+                std::copy_n(from, width, line);
+              else
+                for (Index j = 0; j < width; ++j) line[j * s.stride.w] = from[j];
             }
-        }
+          }
       };
-      parallel_for(chunks.count, run, workers);
+      for_each_item<T>(pieces.count() * s.groups, cost, staged_size + sums_size, staged_size,
+                       compute);
     }
 }
 
@@ -198,21 +185,21 @@ void backward_weight_by_planes(T* dweight, const T* dy, const T* x, const Conv2d
     T* sums = partial.data() + chunk * weights;
     std::fill_n(sums, weights, T(0));
     std::fill_n(staged, staged_size, T(0));
-    for (Index piece = chunks.begin(chunk); piece < chunks.end(chunk); ++piece) {
-      const Index image = pieces.image(piece), images = pieces.images_of(piece);
-      const Index row = pieces.row(piece), count = pieces.rows_of(piece);
-      const Index plane = (count + reach_h) * pitch, flat = images * plane;
+    for (Index index = chunks.begin(chunk); index < chunks.end(chunk); ++index) {
+      const Piece piece = pieces.at(index);
+      const Index plane = (piece.rows + reach_h) * pitch, flat = piece.images * plane;
       for (Index g = 0; g < s.groups; ++g) {
         for (Index c = 0; c < channels; ++c)
           stage_phases(staged + c * phases * piece_flat, piece_flat,
-                       x + (image * s.c + g * channels + c) * s.h * s.w, s, images, row,
-                       count + reach_h, pitch);
+                       x + (piece.image * s.c + g * channels + c) * s.h * s.w, s, piece, reach_h,
+                       pitch);
         for (Index k = 0; k < s.group_k(); ++k) {
           // Zero in the rows and columns that belong to no output, so that x does not count there.
-          for (Index i = 0; i < images; ++i)
-            stage_plane(staged_dy + k * piece_flat + i * plane,
-                        dy + (((image + i) * s.k + g * s.group_k() + k) * oh + row) * ow, count, ow,
-                        0, 1, count + reach_h, 0, 1, pitch);
+          for (Index i = 0; i < piece.images; ++i)
+            stage_plane(
+                staged_dy + k * piece_flat + i * plane,
+                dy + (((piece.image + i) * s.k + g * s.group_k() + k) * oh + piece.row) * ow,
+                piece.rows, ow, 0, 1, piece.rows + reach_h, 0, 1, pitch);
           std::fill_n(staged_dy + k * piece_flat + flat, Pack<T>::width, T(0));
         }
         dots_block(sums + g * s.group_k() * terms, terms, staged_dy, piece_flat, staged,

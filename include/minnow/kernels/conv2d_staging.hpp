@@ -85,47 +85,23 @@ void stage_plane(T* out, const T* x, Index h, Index w, Index row, Index row_step
   }
 }
 
-/// Copies one channel of a piece: out [phase][image][row][col]. Phases that no tap reads are left
-/// out.
-template <class T>
-void stage_phases(T* out, Index phase_pitch, const T* x, const Conv2dSizes& s, Index images,
-                  Index row, Index rows, Index pitch) {
-  for (Index a = 0; a < s.stride.h; ++a)
-    for (Index b = 0; b < s.stride.w; ++b, out += phase_pitch) {
-      if (!phase_is_read(a, s.kernel.h, s.dilation.h, s.stride.h)) continue;
-      if (!phase_is_read(b, s.kernel.w, s.dilation.w, s.stride.w)) continue;
-      for (Index i = 0; i < images; ++i)
-        stage_plane(out + i * rows * pitch, x + i * s.c * s.h * s.w, s.h, s.w,
-                    row * s.stride.h + a - s.padding.h, s.stride.h, rows, b - s.padding.w,
-                    s.stride.w, pitch);
-    }
-}
+/// Images that are staged together: several whole ones, or a band of rows of one.
+struct Piece {
+  Index index, image, images, row, rows;
+};
 
-/// Where each term (c, a, b) of an output reads in a staged copy [channel][phase][image][row][col]
-/// of rows of `pitch` and `piece_flat` positions a phase.
-inline void term_offsets(Index* offset, const Conv2dSizes& s, Index piece_flat, Index pitch) {
-  for (Index c = 0; c < s.group_c(); ++c)
-    for (Index a = 0; a < s.kernel.h; ++a)
-      for (Index b = 0; b < s.kernel.w; ++b) {
-        const Tap th = tap_of(a, s.dilation.h, s.stride.h),
-                  tw = tap_of(b, s.dilation.w, s.stride.w);
-        const Index phase = (c * s.stride.h + th.phase) * s.stride.w + tw.phase;
-        *offset++ = phase * piece_flat + th.distance * pitch + tw.distance;
-      }
-}
-
-/// How images are cut into pieces that are staged together: several whole images, or a band of rows
-/// of one. `flat` positions of a piece lie at `pitch`, one image `plane` positions after the other.
+/// How images are cut into pieces.
 struct Pieces {
   Index images, rows;            ///< of a full piece
   Index image_count, row_count;  ///< altogether
 
   Index per_image() const { return (row_count + rows - 1) / rows; }
   Index count() const { return (image_count + images - 1) / images * per_image(); }
-  Index image(Index piece) const { return piece / per_image() * images; }
-  Index row(Index piece) const { return piece % per_image() * rows; }
-  Index images_of(Index piece) const { return std::min(images, image_count - image(piece)); }
-  Index rows_of(Index piece) const { return std::min(rows, row_count - row(piece)); }
+  Piece at(Index index) const {
+    const Index image = index / per_image() * images, row = index % per_image() * rows;
+    return {index, image, std::min(images, image_count - image), row,
+            std::min(rows, row_count - row)};
+  }
 };
 
 /// Pieces of about `target` positions of one channel; `reach` rows of each band are staged twice.
@@ -145,24 +121,70 @@ Index piece_positions(Index channels, Index least) {
   return std::max(least, budget / std::max<Index>(1, channels));
 }
 
+/// Copies one channel of a piece, with `reach` rows more than its own: out
+/// [phase][image][row][col]. Phases that no tap reads are left out.
+template <class T>
+void stage_phases(T* out, Index phase_pitch, const T* x, const Conv2dSizes& s, const Piece& piece,
+                  Index reach, Index pitch) {
+  const Index rows = piece.rows + reach;
+  for (Index a = 0; a < s.stride.h; ++a)
+    for (Index b = 0; b < s.stride.w; ++b, out += phase_pitch) {
+      if (!phase_is_read(a, s.kernel.h, s.dilation.h, s.stride.h)) continue;
+      if (!phase_is_read(b, s.kernel.w, s.dilation.w, s.stride.w)) continue;
+      for (Index i = 0; i < piece.images; ++i)
+        stage_plane(out + i * rows * pitch, x + i * s.c * s.h * s.w, s.h, s.w,
+                    piece.row * s.stride.h + a - s.padding.h, s.stride.h, rows, b - s.padding.w,
+                    s.stride.w, pitch);
+    }
+}
+
+/// Where each term (c, a, b) of an output reads in a staged copy [channel][phase][image][row][col]
+/// of rows of `pitch` and `piece_flat` positions a phase.
+inline void term_offsets(Index* offset, const Conv2dSizes& s, Index piece_flat, Index pitch) {
+  for (Index c = 0; c < s.group_c(); ++c)
+    for (Index a = 0; a < s.kernel.h; ++a)
+      for (Index b = 0; b < s.kernel.w; ++b) {
+        const Tap th = tap_of(a, s.dilation.h, s.stride.h),
+                  tw = tap_of(b, s.dilation.w, s.stride.w);
+        const Index phase = (c * s.stride.h + th.phase) * s.stride.w + tw.phase;
+        *offset++ = phase * piece_flat + th.distance * pitch + tw.distance;
+      }
+}
+
+/// Calls f(item, memory) for every item, spread over the threads; `memory` holds `size` numbers,
+/// the first `zeros` of them zero to begin with, and is used by one item after the other. `cost` is
+/// that of an item.
+template <class T, class F>
+void for_each_item(Index items, Index cost, Index size, Index zeros, const F& f) {
+  const Chunks chunks = make_chunks(items, cost);
+  const Index workers = worker_count(chunks.count);
+  const Scratch<T> scratch(workers * size);
+  const auto run = [&](Index chunk, Index worker) {
+    T* memory = scratch.data() + worker * size;
+    std::fill_n(memory, zeros, T(0));
+    for (Index item = chunks.begin(chunk); item < chunks.end(chunk); ++item) f(item, memory);
+  };
+  parallel_for(chunks.count, run, workers);
+}
+
 /// What the next piece will read: asked for little by little while this one is computed, so that
 /// its staging finds it in the second-level cache.
 class Ahead {
  public:
-  /// Adds what the piece after `piece` stages of an input [images][all_channels][plane]:
+  /// Adds what the piece after `index` stages of an input [images][all_channels][plane]:
   /// `channels` channels, and of a band of rows as many, beginning at `cols` times their number.
   template <class T>
-  void add(const T* x, const Pieces& pieces, Index piece, Index all_channels, Index channels,
+  void add(const T* x, const Pieces& pieces, Index index, Index all_channels, Index channels,
            Index plane, Index cols) {
-    const Index next = piece + 1;
-    if (next >= pieces.count()) return;
-    const T* from = x + pieces.image(next) * all_channels * plane;
+    if (index + 1 >= pieces.count()) return;
+    const Piece next = pieces.at(index + 1);
+    const T* from = x + next.image * all_channels * plane;
     const bool whole = pieces.per_image() == 1;
-    const Index first = whole ? 0 : std::min(plane, pieces.row(next) * cols);
+    const Index first = whole ? 0 : std::min(plane, next.row * cols);
     const Index size = whole ? channels * plane : std::min(pieces.rows * cols, plane - first);
     constexpr Index bytes = sizeof(T);
     streams_[count_++] = {reinterpret_cast<const char*>(from + first),
-                          whole ? pieces.images_of(next) : channels, size * bytes,
+                          whole ? next.images : channels, size * bytes,
                           (whole ? all_channels : 1) * plane * bytes};
   }
 
