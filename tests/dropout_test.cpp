@@ -99,12 +99,19 @@ TEST_CASE("the kernel may work in place and writes every element, and nothing el
   const kernels::DropoutRule rule(key, 0.25);
   const auto x = Tensor<float>::normal({samples, size}, 0, 1, {1, 0, 0});
   auto y = Tensor<float>::full({samples * size + 2}, std::numeric_limits<float>::quiet_NaN());
-  kernels::dropout(y.data() + 1, x.data(), samples, size, rule);
+  auto kept = Tensor<std::uint8_t>::full({samples * size + 2}, 7);
+  kernels::dropout_forward(y.data() + 1, kept.data() + 1, x.data(), samples, size, rule);
   CHECK(std::isnan(y[0]));
   CHECK(std::isnan(y[samples * size + 1]));
+  CHECK(kept[0] == 7);
+  CHECK(kept[samples * size + 1] == 7);
   Tensor<float> in_place = x.clone();
-  kernels::dropout(in_place.data(), in_place.data(), samples, size, rule);
+  kernels::dropout_forward(in_place.data(), kept.data() + 1, in_place.data(), samples, size, rule);
   CHECK(testing::same_bits(in_place, y.slice(1, samples * size + 1).reshape({samples, size})));
+  Tensor<float> gradient = x.clone();
+  kernels::dropout_backward(gradient.data(), gradient.data(), kept.data() + 1, x.size(),
+                            rule.scale);
+  CHECK(testing::same_bits(gradient, in_place));
 }
 
 TEST_CASE("halves of a batch are the elements' in order, from any multiple of 8") {

@@ -17,7 +17,7 @@ inline void check_probability(std::string_view place, double p) {
 
 /// Sets each element to 0 with probability p and divides the others by 1 - p, so that the expected
 /// value stays. Which elements are dropped follows from `key` and each element's place alone, by
-/// the rule of `kernels::DropoutRule`; nothing but the key is kept for the backward. p = 1 gives
+/// the rule of `kernels::DropoutRule`; a byte an element is kept for the backward. p = 1 gives
 /// zeros.
 ///
 /// x has any shape; of rank 2 or more, its first axis counts the samples. Returns x itself unless
@@ -32,13 +32,14 @@ Variable<T> dropout(const Variable<T>& x, double p, const RandomKey& key, bool t
   const Index samples = x.rank() >= 2 ? x.size(0) : 1;
   const Index size = x.rank() >= 2 ? x.shape().product(1, x.rank()) : x.size();
   const kernels::DropoutRule rule(key, p);
-  const auto apply = [=](const Tensor<T>& from) {
-    Tensor<T> to(from.shape());
-    kernels::dropout(to.data(), from.data(), samples, size, rule);
-    return to;
-  };
-  return record<T>("dropout", apply(x.value()), {x},
-                   [apply](const Tensor<T>& dy) { return std::vector{apply(dy)}; });
+  Tensor<T> y(x.shape());
+  Tensor<std::uint8_t> kept(x.shape());
+  kernels::dropout_forward(y.data(), kept.data(), x.value().data(), samples, size, rule);
+  return record<T>("dropout", std::move(y), {x}, [kept, scale = rule.scale](const Tensor<T>& dy) {
+    Tensor<T> dx(dy.shape());
+    kernels::dropout_backward(dx.data(), dy.data(), kept.data(), dx.size(), scale);
+    return std::vector{dx};
+  });
 }
 
 /// The same for whole channels: x is [N, C, ...], and x[n, c] is dropped or kept as one.
