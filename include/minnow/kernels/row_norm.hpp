@@ -78,8 +78,10 @@ void normalize_row_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, con
         center[r] = pivot + shift;
         rest[r] = static_cast<double>(shift - (center[r] - pivot));
       }
+    // The second pass reads from the first-level cache, and fetches the next block meanwhile.
     for (Index r = 0; r < rows; ++r)
-      m2[r] = static_cast<double>(sum_squared_differences(x + r * cols, cols, 1, 0, center[r]));
+      m2[r] = static_cast<double>(
+          sum_squared_differences(x + r * cols, cols, 1, 0, center[r], rows * cols));
   }
   for (Index r = 0; r < rows; ++r) {
     const T* row = x + r * cols;
@@ -190,8 +192,14 @@ void gradient_row_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, con
     Index i = 0;
     const auto load = [](const T* from) { return P::load(from); };
     const auto store = [](P value, T* to) { value.store(to); };
+    // Here, too, both operands are near, and the next block is fetched.
+    const T *next_dy = dy + (row + rows) * cols, *next_x = x + (row + rows) * cols;
     with_store(traits.past_caches && dx, dx + row * cols, [&](const auto& write) {
-      for (; i + P::width <= cols; i += P::width) finish(i, load, store, write);
+      for (; i + P::width <= cols; i += P::width) {
+        __builtin_prefetch(next_dy + i, 0, 2);
+        __builtin_prefetch(next_x + i, 0, 2);
+        finish(i, load, store, write);
+      }
     });
     if (const Index rest = cols - i; rest > 0) {
       const auto store_rest = [rest](P value, T* to) { value.store(to, rest); };
