@@ -1,7 +1,7 @@
 #pragma once
 /// @file
 /// Counter-based random numbers: a number is a pure function of its name, so any thread can compute
-/// any of them in any order, and a mask is drawn again instead of being stored.
+/// any of them in any order.
 
 #include <array>
 #include <atomic>
