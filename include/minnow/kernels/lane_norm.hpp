@@ -194,7 +194,7 @@ void lane_dropout(T* y, const T* x, Index begin, Index end, Index first_sample,
 /// Backward of relu, and of a dropout before or after it: dy = where y > 0, dy * scale, else 0.
 ///
 /// y is what the forward made: what was dropped, or negative, is 0 there and needs no second look
-/// at the mask. A y of null stands for no relu: gradients are what they are.
+/// at the mask. In place on dy; both are [positions][lane].
 template <class T>
 struct LaneReluBackward {
   T* dy;
@@ -204,7 +204,7 @@ struct LaneReluBackward {
   LaneReluBackward(T* gradient, const T* activated, double dropout_scale)
       : dy(gradient), y(activated), scale(static_cast<T>(dropout_scale)) {}
 
-  /// The gradient at numbers [at, at + width), which it writes back to dy.
+  /// The gradient at numbers [at, at + width), written back to dy; as it is if there is no relu.
   template <bool relu>
   MINNOW_INLINE Pack<T> take(Index at) const {
     Pack<T> g = Pack<T>::load(dy + at);
@@ -241,7 +241,7 @@ void lane_norm_sums(T* dgamma, T* dbeta, T* mean_g, T* mean_gx, LaneReluBackward
   for (Index r = 0; r < s.runs(); ++r) {
     const V m = V::load(mean + r * lanes), deviation = V::load(rstd + r * lanes);
     V run_g = V::zero(), run_gx = V::zero();
-    // Position p, numbered `at` among the parameters; the sums with xhat lack rstd so far.
+    // What position p adds to the sums; to those with xhat but for rstd.
     const auto terms = [&](Index p, V& g, V& product) {
       g = gradient.template take<relu>(p * lanes);
       product = g * (V::load(z + p * lanes) - m);
@@ -267,7 +267,10 @@ void lane_norm_sums(T* dgamma, T* dbeta, T* mean_g, T* mean_gx, LaneReluBackward
           products[u] += product;
           sums[u] += g;
         };
-        while (p + 2 <= last) add(0), add(1);
+        while (p + 2 <= last) {
+          add(0);
+          add(1);
+        }
         if (p < last) add(0);
         const V scale(gamma ? gamma[c] : T(1)), sum = sums[0] + sums[1];
         product = (products[0] + products[1]) * deviation;
