@@ -113,7 +113,7 @@ class PlanBackward {
   void merge_gradient_means(std::size_t i, const T* sums) {
     const Stage& s = state_.stage(i);
     const double count = static_cast<double>(state_.images * s.norm.plane());
-    T* mean_g = state_.shared.data() + state_.calls[i].shared_at + 2 * s.norm.channels * lanes;
+    T* mean_g = state_.shared_mean_g_of(i);
     for (Index c = 0; c < s.norm.channels; ++c) {
       double g = 0, gx = 0;
       for (Index packet = 0; packet < state_.packets; ++packet) {
@@ -130,9 +130,7 @@ class PlanBackward {
     const Stage& s = state_.stage(i);
     const T *mean_g = g.mean_g, *mean_gx = g.mean_gx;
     if (s.batch_norm) {
-      mean_g = state_.calls[i].batch_moments
-                   ? state_.shared.data() + state_.calls[i].shared_at + 2 * s.norm.channels * lanes
-                   : nullptr;
+      mean_g = state_.calls[i].batch_moments ? state_.shared_mean_g_of(i) : nullptr;
       mean_gx = mean_g ? mean_g + s.norm.channels * lanes : nullptr;
     }
     const Index border = s.conv.kernel.w - 1;

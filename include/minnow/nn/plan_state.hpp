@@ -96,6 +96,11 @@ struct PlanState {
                         : saved(packet, s.rstd_at);
   }
 
+  /// mean_g [channels][lane] of a batch norm, the same for every packet; mean_gx follows it.
+  T* shared_mean_g_of(std::size_t i) {
+    return shared.data() + calls[i].shared_at + 2 * stage(i).norm.channels * lanes;
+  }
+
   /// Puts mean and rstd of each channel into every lane of the shared memory.
   template <class MeanAndVariance>
   void share_moments(std::size_t i, const MeanAndVariance& moments) {
