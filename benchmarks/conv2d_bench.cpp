@@ -19,8 +19,9 @@ is broadcast. No gaps, no load that straddles lines; the next piece of x is fetc
 Images (batches of small images): 16 images interleaved, one a lane, so that the plain scalar convolution
 with registers for numbers has no tail and no waste, whatever the number of channels. "minnow"
 interleaves and separates; "lanes" is the part in between, which is all that a Sequential's plan pays
-between layers. Backward to the input is the same over dy with reversed weights; backward to the
-weights holds sums for weights in registers over many positions.
+between layers. Rows of three taps take half the multiplications (Winograd's F(4, 3)), so that GFLOP/s,
+which count the direct sums, may pass the peak. Backward to the input is the same over dy with reversed
+weights; backward to the weights holds sums for weights in registers over many positions.
 )";
 
 struct ConvSize {
@@ -74,19 +75,17 @@ class Lanes {
       : sizes_{s.c, s.h, s.h, s.k, s.kernel},
         n_(s.n),
         packets_(kernels::packet_count<float>(s.n)),
-        forward_offsets_({sizes_.terms()}),
-        backward_offsets_({sizes_.k * s.kernel * s.kernel}),
-        forward_weight_(weight.shape()),
-        backward_weight_(weight.shape()),
+        convolution_(sizes_),
+        forward_weight_({convolution_.forward_weights()}),
+        backward_weight_({convolution_.backward_weights()}),
+        memory_({packets_, convolution_.memory()}),
         x_(lanes_of(s.c * s.h * s.h)),
         y_(lanes_of(sizes_.k * sizes_.oh() * sizes_.ow())),
         dy_(Tensor<float>::zeros({packets_, sizes_.k * sizes_.oh() * sizes_.bordered_w() * width})),
         dx_(x_.shape()),
         dweight_({packets_, weight.size()}) {
-    kernels::lane_conv2d_forward_offsets<float>(forward_offsets_.data(), sizes_);
-    kernels::lane_conv2d_backward_offsets<float>(backward_offsets_.data(), sizes_);
-    kernels::lane_conv2d_pack_forward(forward_weight_.data(), weight.data(), sizes_);
-    kernels::lane_conv2d_pack_backward(backward_weight_.data(), weight.data(), sizes_);
+    convolution_.pack_forward(forward_weight_.data(), weight.data());
+    convolution_.pack_backward(backward_weight_.data(), weight.data());
     for (Index p = 0; p < packets_; ++p)
       kernels::interleave(at(x_, p), x.data() + p * width * sizes_.c * s.h * s.h, images(p),
                           sizes_.c * s.h * s.h);
@@ -101,21 +100,18 @@ class Lanes {
   }
 
   void forward() {
-    parallel_for(packets_, [&](Index p) {
-      kernels::lane_conv2d_forward<float>(at(y_, p), at(x_, p), forward_weight_.data(), nullptr,
-                                          false, forward_offsets_.data(), sizes_);
+    for_each_packet([&](Index p, float* memory) {
+      convolution_.forward(at(y_, p), at(x_, p), forward_weight_.data(), {}, memory);
     });
   }
   void backward_data() {
-    parallel_for(packets_, [&](Index p) {
-      kernels::lane_conv2d_backward_data(at(dx_, p), at(dy_, p), backward_weight_.data(),
-                                         backward_offsets_.data(), sizes_);
+    for_each_packet([&](Index p, float* memory) {
+      convolution_.backward_data(at(dx_, p), at(dy_, p), backward_weight_.data(), false, memory);
     });
   }
   void backward_weight(Tensor<float> dweight) {
-    parallel_for(packets_, [&](Index p) {
-      kernels::lane_conv2d_backward_weight(at(dweight_, p), at(dy_, p), at(x_, p),
-                                           forward_offsets_.data(), sizes_);
+    for_each_packet([&](Index p, float*) {
+      convolution_.backward_weight(at(dweight_, p), at(dy_, p), at(x_, p));
     });
     kernels::detail::merge_partials(dweight.data(), dweight_.data(), packets_, sizes_.k,
                                     sizes_.terms());
@@ -126,6 +122,13 @@ class Lanes {
  private:
   static constexpr Index width = Pack<float>::width;
 
+  template <class F>
+  void for_each_packet(const F& f) {
+    parallel_for(
+        packets_,
+        [&](Index p, Index worker) { f(p, memory_.data() + worker * convolution_.memory()); },
+        worker_count(packets_));
+  }
   Tensor<float> lanes_of(Index size) const { return Tensor<float>({packets_, size * width}); }
   static float* at(Tensor<float>& lanes, Index p) { return lanes.data() + p * lanes.size(1); }
   Index images(Index p) const { return std::min(width, n_ - p * width); }
@@ -137,8 +140,8 @@ class Lanes {
 
   kernels::LaneConv2dSizes sizes_;
   Index n_, packets_;
-  Tensor<Index> forward_offsets_, backward_offsets_;
-  Tensor<float> forward_weight_, backward_weight_, x_, y_, dy_, dx_, dweight_;
+  kernels::LaneConv2d<float> convolution_;
+  Tensor<float> forward_weight_, backward_weight_, memory_, x_, y_, dy_, dx_, dweight_;
 };
 
 void measure(Suite& suite, const ConvSize& size) {

@@ -4,6 +4,7 @@
 /// its order, so that a fast kernel must agree with a plain loop bit by bit. And memory in which a
 /// step beyond the ends shows.
 
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -71,11 +72,12 @@ Numbers<T> normals(Index size, std::uint64_t seed) {
   return result;
 }
 
-/// The first position at which two runs of numbers differ in value, or -1. NaN differs from all.
+/// The first position at which two runs of numbers differ by more than `bound`, or -1. NaN differs
+/// from all.
 template <class T, class U>
-Index first_difference(const Numbers<T>& actual, const Numbers<U>& expected) {
+Index first_difference(const Numbers<T>& actual, const Numbers<U>& expected, T bound = 0) {
   for (Index i = 0; i < expected.size(); ++i)
-    if (!(actual[i] == static_cast<T>(expected[i]))) return i;
+    if (!(std::abs(actual[i] - static_cast<T>(expected[i])) <= bound)) return i;
   return -1;
 }
 

@@ -78,9 +78,7 @@ MINNOW_FUNCTION(log_softmax_backward)
 MINNOW_FUNCTION(nll_forward)
 MINNOW_FUNCTION(nll_backward)
 MINNOW_FUNCTION(cross_entropy_backward)
-MINNOW_FUNCTION(lane_conv2d_forward)
-MINNOW_FUNCTION(lane_conv2d_backward_data)
-MINNOW_FUNCTION(lane_conv2d_backward_weight)
+MINNOW_CLASS(LaneConv2d)
 
 }  // namespace kernels
 

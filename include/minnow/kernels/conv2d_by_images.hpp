@@ -57,17 +57,16 @@ void forward_by_images(T* y, const T* x, const T* weight, const T* bias, const C
   if (s.n * y_size == 0) return;
   const bool padded = s.padding != Size2(0);
   const Index padded_size = padded ? lane.c * lane.h * lane.w : 0;
-  const Scratch<Index> offset(lane.terms());
-  lane_conv2d_forward_offsets<T>(offset.data(), lane);
-  const Scratch<T> packed(s.k * lane.terms());
-  lane_conv2d_pack_forward(packed.data(), weight, lane);
-  const Packets<T> packets(s.n, (x_size + padded_size + y_size) * lanes);
+  const LaneConv2d<T> convolution(lane);
+  const Scratch<T> packed(convolution.forward_weights());
+  convolution.pack_forward(packed.data(), weight);
+  const Packets<T> packets(s.n, (x_size + padded_size + y_size) * lanes + convolution.memory());
   packets.for_each([&](Index, Index first, Index images, T* memory) {
     T *in = memory, *bordered = in + x_size * lanes, *out = bordered + padded_size * lanes;
     interleave(in, x + first * x_size, images, x_size);
     if (padded) add_border(bordered, in, s.c, s.h, s.w, s.padding, lanes);
-    lane_conv2d_forward(out, padded ? bordered : in, packed.data(), bias, false, offset.data(),
-                        lane);
+    convolution.forward(out, padded ? bordered : in, packed.data(), {.bias = bias},
+                        out + y_size * lanes);
     separate(y + first * y_size, out, images, y_size);
   });
 }
@@ -81,18 +80,18 @@ void backward_data_by_images(T* dx, const T* dy, const T* weight, const Conv2dSi
   const bool padded = s.padding != Size2(0), bordered = s.kernel.w > 1;
   const Index padded_size = padded ? lane.c * lane.h * lane.w : 0;
   const Index bordered_size = bordered ? s.k * lane.oh() * lane.bordered_w() : 0;
-  const Scratch<Index> offset(s.k * s.taps());
-  lane_conv2d_backward_offsets<T>(offset.data(), lane);
-  const Scratch<T> packed(s.k * lane.terms());
-  lane_conv2d_pack_backward(packed.data(), weight, lane);
-  const Packets<T> packets(s.n, (x_size + padded_size + y_size + bordered_size) * lanes);
+  const LaneConv2d<T> convolution(lane);
+  const Scratch<T> packed(convolution.backward_weights());
+  convolution.pack_backward(packed.data(), weight);
+  const Packets<T> packets(
+      s.n, (x_size + padded_size + y_size + bordered_size) * lanes + convolution.memory());
   packets.for_each([&](Index, Index first, Index images, T* memory) {
     T *in = memory, *wide = in + y_size * lanes, *out = wide + bordered_size * lanes,
       *large = out + x_size * lanes;
     interleave(in, dy + first * y_size, images, y_size);
     if (bordered) add_border(wide, in, s.k, lane.oh(), lane.ow(), Size2(0, s.kernel.w - 1), lanes);
-    lane_conv2d_backward_data(padded ? large : out, bordered ? wide : in, packed.data(),
-                              offset.data(), lane);
+    convolution.backward_data(padded ? large : out, bordered ? wide : in, packed.data(), false,
+                              large + padded_size * lanes);
     if (padded) cut_border(out, large, s.c, s.h, s.w, s.padding, lanes);
     separate(dx + first * x_size, out, images, x_size);
   });
@@ -107,8 +106,7 @@ void backward_weight_by_images(T* dweight, const T* dy, const T* x, const Conv2d
   const bool padded = s.padding != Size2(0), bordered = s.kernel.w > 1;
   const Index padded_size = padded ? lane.c * lane.h * lane.w : 0;
   const Index bordered_size = bordered ? s.k * lane.oh() * lane.bordered_w() : 0;
-  const Scratch<Index> offset(lane.terms());
-  lane_conv2d_forward_offsets<T>(offset.data(), lane);
+  const LaneConv2d<T> convolution(lane);
   const Packets<T> packets(s.n, (x_size + padded_size + y_size + bordered_size) * lanes);
   const Scratch<T> partial(packets.count() * weights);
   packets.for_each([&](Index packet, Index first, Index images, T* memory) {
@@ -119,8 +117,8 @@ void backward_weight_by_images(T* dweight, const T* dy, const T* x, const Conv2d
     interleave(gradient, dy + first * y_size, images, y_size);
     if (bordered)
       add_border(wide, gradient, s.k, lane.oh(), lane.ow(), Size2(0, s.kernel.w - 1), lanes);
-    lane_conv2d_backward_weight(partial.data() + packet * weights, bordered ? wide : gradient,
-                                padded ? large : in, offset.data(), lane);
+    convolution.backward_weight(partial.data() + packet * weights, bordered ? wide : gradient,
+                                padded ? large : in);
   });
   merge_partials(dweight, partial.data(), packets.count(), s.k, lane.terms());
 }

@@ -37,7 +37,7 @@ struct PlanStage {
   Variable<T> weight, bias, gamma, beta;
   kernels::LaneConv2dSizes conv;  ///< of the padded input
   Size2 padding = 0;
-  std::vector<Index> forward_offsets, backward_offsets;  ///< where the convolution's terms read
+  kernels::LaneConv2d<T> convolution;
   bool normalized = false;
   kernels::LaneNormSizes norm;  ///< holds the sizes of the convolution's output in any case
   double eps = 0;
@@ -71,6 +71,7 @@ struct Plan {
   Shape x, y;                ///< of one image
   Index packet_size = 0;     ///< saved numbers of a packet, in packs
   Index sums_size = 0;       ///< sums for gradients of a packet, in numbers
+  Index memory_size = 0;     ///< working memory of a convolution, in numbers
 };
 
 /// Which sizes a plan takes: those where it is faster than layer by layer, or any.
@@ -160,11 +161,7 @@ class StageBuilder {
   void set_convolution(const kernels::LaneConv2dSizes& sizes, const Variable<T>& weight,
                        const Variable<T>& bias) {
     stage_.conv = sizes;
-    stage_.forward_offsets.resize(static_cast<std::size_t>(sizes.terms()));
-    stage_.backward_offsets.resize(
-        static_cast<std::size_t>(sizes.k * sizes.kernel.h * sizes.kernel.w));
-    kernels::lane_conv2d_forward_offsets<T>(stage_.forward_offsets.data(), sizes);
-    kernels::lane_conv2d_backward_offsets<T>(stage_.backward_offsets.data(), sizes);
+    stage_.convolution = kernels::LaneConv2d<T>(sizes);
     stage_.weight = weight;
     stage_.bias = bias;
     stage_.norm = {sizes.k, sizes.oh(), sizes.ow(), sizes.oh() * sizes.ow()};
@@ -271,6 +268,7 @@ void lay_out(Plan<T>& plan) {
     }
     s.out_at = s.pool == PlanStage<T>::Pool::none ? s.y_at : place(s.out_size());
     x_at = s.out_at;
+    plan.memory_size = std::max(plan.memory_size, s.convolution.memory());
     s.dweight_at = sums(s.weight.size());
     if (s.bias.defined()) s.dbias_at = sums(s.bias.size());
     if (s.normalized) {

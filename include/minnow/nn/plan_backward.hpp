@@ -14,15 +14,15 @@ namespace detail {
 template <class T>
 class PlanBackward {
  public:
-  explicit PlanBackward(PlanState<T>& state) : state_(state) {}
+  explicit PlanBackward(PlanState<T>& state)
+      : state_(state), waits_(std::ranges::any_of(state.calls, [](const auto& call) {
+          return call.batch_moments;
+        })) {}
 
   /// Gradients of x (undefined unless wanted) and then of each stage's parameters.
   std::vector<Tensor<T>> run(const Tensor<T>& dy, bool dx_wanted) {
-    const bool waits =
-        std::ranges::any_of(state_.calls, [](const auto& call) { return call.batch_moments; });
-    // Gradients live on across a wait: then each packet has buffers of its own, else each thread.
     state_.workers = worker_count(state_.packets);
-    const Index slots = waits ? state_.packets : state_.workers;
+    const Index slots = waits_ ? state_.packets : state_.workers;
     Tensor<T> dx = dx_wanted ? Tensor<T>(state_.batch_of(state_.plan->x)) : Tensor<T>();
     Index out = 0, inner = 0, bordered = 0, affine = 0, runs = 0;
     for (const Stage& s : state_.plan->stages) {
@@ -33,11 +33,11 @@ class PlanBackward {
       runs = std::max(runs, s.norm.runs());
     }
     const Index slot_size = (out + inner + 2 * runs) * lanes,
-                worker_size = (bordered + 2 * affine) * lanes;
+                worker_size = (bordered + 2 * affine) * lanes + state_.plan->memory_size;
     const Scratch<T> slot_memory(slots * slot_size), worker_memory(state_.workers * worker_size);
     const Scratch<T> sums(state_.packets * state_.plan->sums_size);
     const auto gradients_of = [&](Index packet, Index worker) {
-      T* slot = slot_memory.data() + (waits ? packet : worker) * slot_size;
+      T* slot = slot_memory.data() + (waits_ ? packet : worker) * slot_size;
       T* own = worker_memory.data() + worker * worker_size;
       return Gradients{slot,
                        slot + out * lanes,
@@ -46,6 +46,7 @@ class PlanBackward {
                        own,
                        own + bordered * lanes,
                        own + (bordered + affine) * lanes,
+                       own + (bordered + 2 * affine) * lanes,
                        sums.data() + packet * state_.plan->sums_size};
     };
     state_.run_steps(
@@ -72,6 +73,7 @@ class PlanBackward {
     T *mean_g, *mean_gx;
     T* dz;  ///< with respect to the convolution's result, bordered
     T *dgamma, *dbeta;
+    T* memory;  ///< of a convolution
     T* sums;
   };
 
@@ -151,13 +153,11 @@ class PlanBackward {
           total += V::load(g.dz + p * lanes);
         g.sums[s.dbias_at + k] = sum(total);
       }
-    kernels::lane_conv2d_backward_weight(g.sums + s.dweight_at, g.dz,
-                                         state_.saved(packet, s.padded_at),
-                                         s.forward_offsets.data(), s.conv);
+    s.convolution.backward_weight(g.sums + s.dweight_at, g.dz, state_.saved(packet, s.padded_at));
     if (i == 0 && !dx) return;
-    kernels::lane_conv2d_backward_data(s.padded() ? g.inner : g.out, g.dz,
-                                       state_.packed.data() + state_.calls[i].backward_at,
-                                       s.backward_offsets.data(), s.conv);
+    s.convolution.backward_data(s.padded() ? g.inner : g.out, g.dz,
+                                state_.packed.data() + state_.calls[i].backward_at, waits_,
+                                g.memory);
     if (s.padded())
       kernels::cut_border(g.out, g.inner, s.conv.c, s.x_h(), s.x_w(), s.padding, lanes);
     if (i == 0) kernels::separate(dx + packet * lanes * s.x_size(), g.out, images, s.x_size());
@@ -196,6 +196,8 @@ class PlanBackward {
   }
 
   PlanState<T>& state_;
+  /// Gradients live on across a wait: then each packet has buffers of its own, else each thread.
+  bool waits_;
 };
 
 }  // namespace detail

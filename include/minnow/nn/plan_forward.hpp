@@ -19,9 +19,11 @@ class PlanForward {
     Tensor<T> y(state_.batch_of(state_.plan->y));
     std::vector<kernels::Moments> moments(
         static_cast<std::size_t>(state_.packets * most_channels()));
+    const Scratch<T> memory(state_.workers * state_.plan->memory_size);
     state_.run_steps(
-        [&](std::size_t i, Index packet, Index) {
-          convolve(i, packet, x.data(), moments.data() + packet * most_channels());
+        [&](std::size_t i, Index packet, Index worker) {
+          convolve(i, packet, x.data(), moments.data() + packet * most_channels(),
+                   memory.data() + worker * state_.plan->memory_size);
         },
         [&](std::size_t i) { merge_moments(i, moments); },
         [&](std::size_t i, Index packet, Index) { finish(i, packet, y.data()); }, false);
@@ -38,7 +40,7 @@ class PlanForward {
     return most;
   }
 
-  void convolve(std::size_t i, Index packet, const T* x, kernels::Moments* moments) {
+  void convolve(std::size_t i, Index packet, const T* x, kernels::Moments* moments, T* memory) {
     const Stage& s = state_.stage(i);
     const Index images = state_.images_of(packet);
     if (i == 0)
@@ -49,9 +51,9 @@ class PlanForward {
                           s.x_h(), s.x_w(), s.padding, lanes);
     T* z = state_.saved(packet, s.z_at);
     const bool relu_now = s.relu && !s.normalized && !state_.calls[i].dropout;
-    kernels::lane_conv2d_forward(z, state_.saved(packet, s.padded_at),
-                                 state_.packed.data() + state_.calls[i].forward_at,
-                                 data_or_null(s.bias), relu_now, s.forward_offsets.data(), s.conv);
+    s.convolution.forward(z, state_.saved(packet, s.padded_at),
+                          state_.packed.data() + state_.calls[i].forward_at,
+                          {.bias = data_or_null(s.bias), .relu = relu_now, .far = true}, memory);
     if (state_.calls[i].batch_moments)
       kernels::lane_channel_moments(moments, z, s.norm, images);
     else if (s.normalized && !s.batch_norm)

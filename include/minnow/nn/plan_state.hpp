@@ -55,8 +55,8 @@ struct PlanState {
         call.dropout.emplace(default_generator().next(), s.dropout->p());
       call.batch_moments = s.batch_norm && (s.batch_norm->is_training() ||
                                             !s.batch_norm->options().track_running_stats);
-      call.forward_at = std::exchange(packed_size, packed_size + s.weight.size());
-      call.backward_at = std::exchange(packed_size, packed_size + s.weight.size());
+      call.forward_at = std::exchange(packed_size, packed_size + s.convolution.forward_weights());
+      call.backward_at = std::exchange(packed_size, packed_size + s.convolution.backward_weights());
       // mean, rstd, and in the backward mean_g, mean_gx, the same for every packet
       if (s.batch_norm)
         call.shared_at = std::exchange(shared_size, shared_size + 4 * s.norm.channels * lanes);
@@ -66,8 +66,8 @@ struct PlanState {
     for (std::size_t i = 0; i < calls.size(); ++i) {
       const Stage& s = stage(i);
       const T* weight = s.weight.value().data();
-      kernels::lane_conv2d_pack_forward(packed.data() + calls[i].forward_at, weight, s.conv);
-      kernels::lane_conv2d_pack_backward(packed.data() + calls[i].backward_at, weight, s.conv);
+      s.convolution.pack_forward(packed.data() + calls[i].forward_at, weight);
+      s.convolution.pack_backward(packed.data() + calls[i].backward_at, weight);
       if (s.batch_norm && !calls[i].batch_moments)
         share_moments(i, [&](Index c) {
           return std::pair(static_cast<double>(s.batch_norm->running_mean()[c]),

@@ -123,12 +123,13 @@ class Predictor {
 
   /// What is left of a stage.
   struct Stage {
-    explicit Stage(const kernels::LaneConv2dSizes& sizes) : conv(sizes) {}
+    explicit Stage(const PlanStage<T>& s) : conv(s.conv), convolution(s.convolution) {}
 
     kernels::LaneConv2dSizes conv;
+    kernels::LaneConv2d<T> convolution;
     Size2 padding = 0;
-    std::vector<T> packed, bias;  ///< with batch norm folded in
-    std::vector<Index> lane_offsets, row_offsets;
+    std::vector<T> lane_weight, row_weight, bias;  ///< packed, with batch norm folded in
+    std::vector<Index> row_offsets;
     bool normalized = false;
     kernels::LaneNormSizes norm;
     double eps = 0;
@@ -151,9 +152,8 @@ class Predictor {
   Index count_workers() const { return options_.parallel ? worker_count(most_images_) : 1; }
 
   static Stage fold(const PlanStage<T>& s) {
-    Stage folded(s.conv);
+    Stage folded(s);
     folded.padding = s.padding;
-    folded.lane_offsets = s.forward_offsets;
     folded.normalized = s.normalized && !s.batch_norm;
     folded.norm = s.norm;
     folded.eps = s.eps;
@@ -180,9 +180,12 @@ class Predictor {
         weight[c * terms + r] = static_cast<T>(static_cast<double>(weight[c * terms + r]) * scale);
       folded.bias[static_cast<std::size_t>(c)] = static_cast<T>(shift);
     }
-    folded.packed.resize(static_cast<std::size_t>(k * terms));
-    kernels::lane_conv2d_pack_forward(folded.packed.data(), weight.data(), s.conv);
-    for (const Index offset : s.forward_offsets) folded.row_offsets.push_back(offset / lanes);
+    folded.lane_weight.resize(static_cast<std::size_t>(s.convolution.forward_weights()));
+    s.convolution.pack_forward(folded.lane_weight.data(), weight.data());
+    folded.row_weight.resize(static_cast<std::size_t>(s.conv.weights()));
+    kernels::lane_conv2d_pack(folded.row_weight.data(), weight.data(), s.conv);
+    folded.row_offsets.resize(static_cast<std::size_t>(terms));
+    kernels::lane_conv2d_terms(folded.row_offsets.data(), s.conv, 1);
     if (folded.normalized)
       for (Index i = 0; i < s.norm.affine_size(); ++i) {
         folded.gamma.push_back(static_cast<T>(parameter(s.gamma, i, 1)));
@@ -214,8 +217,9 @@ class Predictor {
     return most;
   }
   Index worker_size() const {
-    return std::max((2 * activation_size() + padded_size() + moments_size()) * lanes,
-                    2 * activation_size() + padded_size() + moments_size() + flat_size());
+    return std::max(
+        (2 * activation_size() + padded_size() + moments_size()) * lanes + plan_->memory_size,
+        2 * activation_size() + padded_size() + moments_size() + flat_size());
   }
   Index workspace_size() const { return workers_ * worker_size(); }
 
@@ -242,12 +246,13 @@ class Predictor {
   void predict_packet(T* y, const T* x, Index images, T* memory) const {
     T *in = memory, *out = in + activation_size() * lanes,
       *padded = out + activation_size() * lanes;
-    T *mean = padded + padded_size() * lanes, *rstd = mean + moments_size() / 2 * lanes;
+    T *mean = padded + padded_size() * lanes, *rstd = mean + moments_size() / 2 * lanes,
+      *convolution_memory = mean + moments_size() * lanes;
     kernels::interleave(in, x, images, plan_->x.size());
     for (const Stage& s : stages_) {
-      kernels::lane_conv2d_forward<T>(out, pad(padded, in, s, lanes), s.packed.data(),
-                                      s.bias.data(), s.relu && !s.normalized, s.lane_offsets.data(),
-                                      s.conv);
+      s.convolution.forward(out, pad(padded, in, s, lanes), s.lane_weight.data(),
+                            {.bias = s.bias.data(), .relu = s.relu && !s.normalized},
+                            convolution_memory);
       if (s.normalized) {
         kernels::lane_run_moments(mean, rstd, out, s.norm, s.eps);
         const auto normalize = [&](auto relu) {
@@ -272,7 +277,7 @@ class Predictor {
     T *moments = padded + padded_size(), *flat = moments + moments_size();
     std::copy_n(x, plan_->x.size(), in);
     for (const Stage& s : stages_) {
-      kernels::detail::correlate(flat, s.row_pitch(), s.packed.data(), pad(padded, in, s, 1),
+      kernels::detail::correlate(flat, s.row_pitch(), s.row_weight.data(), pad(padded, in, s, 1),
                                  s.row_offsets.data(), s.conv.terms(), kernels::TileRows{s.conv.k},
                                  (s.conv.oh() - 1) * s.conv.w + s.conv.ow());
       for (Index k = 0; k < s.conv.k; ++k)
