@@ -39,7 +39,8 @@ TEST_CASE_TEMPLATE("predictor: gives what the model gives in evaluation", T, flo
     const nn::Predictor<T> predictor(net, {3 * lanes, 2, 10, 10});
     CHECK(predictor.x_shape() == Shape{2, 10, 10});
     CHECK(predictor.y_shape() == (linear ? Shape{3} : Shape{4, 2, 1}));
-    for (const Index n : {Index{1}, Index{3}, (lanes + 1) / 2, lanes, lanes + 1, 3 * lanes}) {
+    for (const Index n :
+         {Index{1}, Index{3}, (lanes + 1) / 2, lanes, lanes + 1, lanes + lanes / 2, 3 * lanes}) {
       CAPTURE(n);
       const auto x = Tensor<T>::normal({n, 2, 10, 10});
       const auto outcome = testing::compare(predictor(x), net(x).value(), tolerance, tolerance);

@@ -34,7 +34,7 @@ struct PredictorOptions {
 /// (the call operator keeps a list of them). Results are those of `model` in evaluation up to
 /// rounding; later changes of the model are not seen.
 ///
-/// A call of at least half a packet of images computes one image a lane, a smaller one image by
+/// Packets of images are computed one image a lane; a rest of less than half a packet, image by
 /// image on flattened rows. The model must consist of what a plan covers: Conv2d (stride 1, no
 /// dilation, one group), Linear after Flatten, the norms after them, Dropout, ReLU and pooling
 /// without padding.
@@ -85,19 +85,18 @@ class Predictor {
     std::optional<SerialScope> serial;
     if (!options_.parallel) serial.emplace();
     T* memory = workspace.memory_.data();
-    if (2 * images >= lanes) {
-      const auto run = [&](Index packet, Index worker) {
-        predict_packet(y + packet * lanes * plan_->y.size(), x + packet * lanes * plan_->x.size(),
-                       std::min(lanes, images - packet * lanes), memory + worker * worker_size());
-      };
-      parallel_for(kernels::packet_count<T>(images), run, std::min(workers_, worker_count(images)));
-    } else {
-      const auto run = [&](Index i, Index worker) {
-        predict_image(y + i * plan_->y.size(), x + i * plan_->x.size(),
-                      memory + worker * worker_size());
-      };
-      parallel_for(images, run, std::min(workers_, worker_count(images)));
-    }
+    const Index packets = images / lanes + (2 * (images % lanes) >= lanes ? 1 : 0);
+    const auto run_packet = [&](Index packet, Index worker) {
+      predict_packet(y + packet * lanes * plan_->y.size(), x + packet * lanes * plan_->x.size(),
+                     std::min(lanes, images - packet * lanes), memory + worker * worker_size());
+    };
+    if (packets > 0) parallel_for(packets, run_packet, std::min(workers_, worker_count(packets)));
+    const Index first = packets * lanes, rest = images - first;
+    const auto run_image = [&](Index i, Index worker) {
+      predict_image(y + (first + i) * plan_->y.size(), x + (first + i) * plan_->x.size(),
+                    memory + worker * worker_size());
+    };
+    if (rest > 0) parallel_for(rest, run_image, std::min(workers_, worker_count(rest)));
   }
 
   /// The same for tensors: x [N, ...] -> y [N, ...]. Allocates the result, and a workspace if more
