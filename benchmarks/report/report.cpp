@@ -365,6 +365,24 @@ void add_section(Document& document, const File& file) {
   }
 }
 
+/// The commit and day of the measurements; where programs ran at different ones, which at which.
+std::string commits_of(const std::vector<File>& files) {
+  std::map<std::string, std::set<std::string>> stems;
+  for (const File& file : files) {
+    const auto value = [&](const char* key) { return file.context[key].get<std::string>(); };
+    stems[value("date") + ", " + value("commit")].insert(file.stem);
+  }
+  std::string all;
+  for (const auto& [day_commit, programs] : stems) {
+    if (!all.empty()) all += "; ";
+    all += day_commit;
+    if (stems.size() == 1) break;
+    for (const std::string& name : programs)
+      all += (name == *programs.begin() ? ": " : ", ") + name;
+  }
+  return all;
+}
+
 void add_machine(Document& document, const std::vector<File>& files) {
   const Json& c = files.front().context;
   std::set<std::string> peers;
@@ -382,7 +400,7 @@ void add_machine(Document& document, const std::vector<File>& files) {
       {{"machine",
         value("cpu") + ", " + std::to_string(c["cores"].get<int>()) + " cores; " + caches},
        {"compiler", value("compiler") + ", " + value("flags") + "; " + value("instruction_set")},
-       {"commit, day", value("commit") + ", " + value("date")},
+       {"day, commit", commits_of(files)},
        {"OpenMP, for all libraries",
         "OMP_WAIT_POLICY=" + value("omp_wait_policy") + " OMP_PROC_BIND=" + value("omp_proc_bind")},
        {"compared with", others.empty() ? "nothing" : others},
