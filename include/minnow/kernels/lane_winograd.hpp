@@ -183,8 +183,9 @@ void winograd_pack(T* packed, const T* weight, const WinogradSizes& s, Index k_s
 
 /// The correlation of `WinogradSizes` in every lane.
 ///
-/// Writes every element of y [k, oh, ow, lane], in bursts: where y is far, it is fetched while the
-/// sums are computed. Serial.
+/// packed by winograd_pack, offset by winograd_offsets, memory [winograd_memory]. Writes every
+/// element of y [k, oh, ow, lane], in bursts: where y is far, it is fetched while the sums are
+/// computed. Serial.
 template <class T>
 void winograd_correlate(T* y, const T* x, const T* packed, const LaneEnds<T>& ends,
                         const Index* offset, const WinogradSizes& s, T* memory) {
