@@ -12,6 +12,7 @@ squared distances, and the pass that writes y, all while the row is in cache. Ea
 for the one before it, so up to 16 rows go through each step side by side. Short rows, up to two and a
 half registers long, would be mostly tails and sums across lanes; so blocks of them are transposed in
 registers, one row a lane, two sets side by side to hide the latency of the sums, and transposed back.
+Forward, that is for rows below one register; those of one to eight are added up sixteen at a time.
 Backward: the two means of a row in one pass, dx and the row's share of dgamma and dbeta in the second;
 chunks of rows have column sums of their own, added in a fixed order.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx), and no

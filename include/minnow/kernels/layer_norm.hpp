@@ -8,6 +8,7 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/kernels/moments.hpp"
+#include "minnow/kernels/packed_rows.hpp"
 #include "minnow/kernels/row_norm.hpp"
 #include "minnow/kernels/short_rows.hpp"
 
@@ -19,12 +20,16 @@ namespace detail {
 template <bool centered, class T>
 void normalize_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta, Index rows,
                     Index cols, double eps) {
+  const bool past_caches = goes_past_caches<T>(rows * cols, cols);
+  if (!past_caches &&
+      normalize_rows_in_packs<centered>(y, mean, rstd, x, gamma, beta, rows, cols, eps))
+    return;
   if (ShortRows<T>::suits(rows, cols))
     return normalize_short_rows<centered>(y, mean, rstd, x, gamma, beta, rows, cols, eps);
   parallel_chunks(rows, cols, [&](Index begin, Index end) {
-    normalize_block_by_block<centered>(
-        y + begin * cols, centered ? mean + begin : nullptr, rstd + begin, x + begin * cols, gamma,
-        beta, end - begin, cols, eps, {.past_caches = goes_past_caches<T>(rows * cols, cols)});
+    normalize_block_by_block<centered>(y + begin * cols, centered ? mean + begin : nullptr,
+                                       rstd + begin, x + begin * cols, gamma, beta, end - begin,
+                                       cols, eps, {.past_caches = past_caches});
   });
 }
 
@@ -63,9 +68,9 @@ void gradient_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T*
 /// [rows], which the backward needs.
 ///
 /// Each row's statistics (see moments.hpp) and its y are computed while it is in cache. Rows of a
-/// few packs or less lie in lanes (see short_rows.hpp). Numerics: inputs of 1e4 + N(0, 1) give y
-/// within 1e-5, constant rows give beta, inputs around 1e30 are as accurate as others. Parallel
-/// over rows. Paper: Ba, Kiros, Hinton, "Layer normalization", 2016.
+/// few packs or less lie in lanes or in packs (see short_rows.hpp, packed_rows.hpp). Numerics:
+/// inputs of 1e4 + N(0, 1) give y within 1e-5, constant rows give beta, inputs around 1e30 are as
+/// accurate as others. Parallel over rows. Paper: Ba, Kiros, Hinton, "Layer normalization", 2016.
 template <class T>
 void layer_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
                         Index rows, Index cols, double eps) {
