@@ -20,16 +20,13 @@ namespace detail {
 template <bool centered, class T>
 void normalize_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta, Index rows,
                     Index cols, double eps) {
-  const bool past_caches = goes_past_caches<T>(rows * cols, cols);
-  if (!past_caches &&
-      normalize_rows_in_packs<centered>(y, mean, rstd, x, gamma, beta, rows, cols, eps))
-    return;
+  if (normalize_rows_in_packs<centered>(y, mean, rstd, x, gamma, beta, rows, cols, eps)) return;
   if (ShortRows<T>::suits(rows, cols))
     return normalize_short_rows<centered>(y, mean, rstd, x, gamma, beta, rows, cols, eps);
   parallel_chunks(rows, cols, [&](Index begin, Index end) {
-    normalize_block_by_block<centered>(y + begin * cols, centered ? mean + begin : nullptr,
-                                       rstd + begin, x + begin * cols, gamma, beta, end - begin,
-                                       cols, eps, {.past_caches = past_caches});
+    normalize_block_by_block<centered>(
+        y + begin * cols, centered ? mean + begin : nullptr, rstd + begin, x + begin * cols, gamma,
+        beta, end - begin, cols, eps, {.past_caches = goes_past_caches<T>(rows * cols, cols)});
   });
 }
 

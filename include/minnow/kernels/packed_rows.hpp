@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/kernels/row_norm.hpp"
 #include "minnow/kernels/tile.hpp"
@@ -18,9 +19,9 @@ namespace minnow::inline MINNOW_ABI::kernels::detail {
 /// Calls `f` with the number of packs of a row as a constant, if there are one to eight and rows
 /// for a group.
 template <class T, class F>
-bool with_packs_of_row(Index rows, Index cols, const F& f) {
+bool with_packs_of_row(Index cols, const F& f) {
   constexpr Index W = Pack<T>::width;
-  if (W == 1 || rows < W || cols < W || cols > 8 * W) return false;
+  if (W == 1 || cols < W || cols > 8 * W) return false;
   constant_height<8>((cols + W - 1) / W, f);
   return true;
 }
@@ -32,6 +33,8 @@ struct PackedRows {
   static constexpr Index W = V::width, most_rows = 4 * W;
   /// One number for each row.
   using Values = T[static_cast<std::size_t>(most_rows)];
+  /// A group of rows.
+  using Group = T[static_cast<std::size_t>(W * W * packs)];
 
   Index cols;
   V once;  ///< 1 in the lanes of the last pack that the one before it does not hold, else 0
@@ -119,12 +122,32 @@ bool normalize_packed_rows(T* y, T* mean, T* rstd, const T* x, const Pack<T> (&g
   return true;
 }
 
+/// The same for fewer rows than a group: filled up to one, so that a row's bits do not depend on
+/// the others.
+template <bool centered, int packs, class T>
+bool normalize_last_rows(T* y, T* mean, T* rstd, const T* x, const Pack<T> (&gamma)[packs],
+                         const Pack<T> (&beta)[packs], const PackedRows<T, packs>& shape,
+                         Index rows, T eps) {
+  using Rows = PackedRows<T, packs>;
+  alignas(memory_alignment) typename Rows::Group padded;
+  typename Rows::Values padded_mean, padded_rstd;
+  const Index count = rows * shape.cols;
+  std::fill(std::copy_n(x, count, padded), padded + Rows::W * shape.cols, T(0));
+  if (!normalize_packed_rows<centered, packs, T>(padded, padded_mean, padded_rstd, padded, gamma,
+                                                 beta, shape, Rows::W, eps))
+    return false;
+  std::copy_n(padded, count, y);
+  if constexpr (centered) std::copy_n(padded_mean, rows, mean);
+  std::copy_n(padded_rstd, rows, rstd);
+  return true;
+}
+
 /// normalize_row_block for all rows of x [rows, cols], if they are of one to eight packs; false,
 /// with nothing done, otherwise. Not centered, mean is null.
 template <bool centered, class T>
 bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
                              Index rows, Index cols, double eps) {
-  return with_packs_of_row<T>(rows, cols, [&](auto packs_constant) {
+  return with_packs_of_row<T>(cols, [&](auto packs_constant) {
     constexpr int packs = packs_constant;
     using Rows = PackedRows<T, packs>;
     constexpr Index group = Rows::W;
@@ -139,13 +162,17 @@ bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma,
       for (Index row = begin * group, count; row < last; row += count) {
         count = std::min(last - row, Rows::most_rows);
         if (count > group) count -= count % group;
-        const Index first = row * cols;
-        T* means = centered ? mean + row : nullptr;
-        if (count % group != 0 ||
-            !normalize_packed_rows<centered, packs>(y + first, means, rstd + row, x + first, gammas,
-                                                    betas, shape, count, static_cast<T>(eps)))
-          normalize_block_by_block<centered>(y + first, means, rstd + row, x + first, gamma, beta,
-                                             count, cols, eps);
+        T *to = y + row * cols, *means = centered ? mean + row : nullptr;
+        const T* from = x + row * cols;
+        const bool done =
+            count < group
+                ? normalize_last_rows<centered, packs>(to, means, rstd + row, from, gammas, betas,
+                                                       shape, count, static_cast<T>(eps))
+                : normalize_packed_rows<centered, packs>(to, means, rstd + row, from, gammas, betas,
+                                                         shape, count, static_cast<T>(eps));
+        if (!done)
+          normalize_block_by_block<centered>(to, means, rstd + row, from, gamma, beta, count, cols,
+                                             eps);
       }
     });
   });
