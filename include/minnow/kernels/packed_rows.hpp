@@ -16,8 +16,7 @@
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
-/// Calls `f` with the number of packs of a row as a constant, if there are one to eight and rows
-/// for a group.
+/// Calls `f` with the number of packs of a row as a constant, if there are one to eight.
 template <class T, class F>
 bool with_packs_of_row(Index cols, const F& f) {
   constexpr Index W = Pack<T>::width;
