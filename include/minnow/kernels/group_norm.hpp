@@ -92,8 +92,13 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
                          const T* rstd, const T* gamma, Index n, Index c, Index hw, Index groups) {
   const Index channels = c / groups, run = channels * hw;
   const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
-  // As in the forward, short planes leave packs half empty and are mostly sums across lanes.
-  const bool in_rows = hw < 4 * Pack<T>::width, affine = dgamma || dbeta;
+  // Sums for each column cost more than sums for each plane, unless planes are mostly tails:
+  // shorter than a pack, or than four in long rows whose columns' sums stay in the first-level
+  // cache.
+  const bool in_rows =
+                 hw < Pack<T>::width || (hw < 4 * Pack<T>::width && run >= 8 * Pack<T>::width &&
+                                         2 * c * hw * Index{sizeof(T)} <= 10 * 1024),
+             affine = dgamma || dbeta;
   const Chunks chunks = make_chunks(n * groups, 2 * run);
   const double share = 1 / static_cast<double>(run);
   const Index columns = in_rows ? c * hw : c;
