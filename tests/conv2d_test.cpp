@@ -59,7 +59,8 @@ void for_each_product(const Conv2dSizes& s, const F& f) {
 /// polynomials' values, which are fractions (lane_winograd.hpp).
 template <class T>
 T rounding(const Conv2dSizes& s) {
-  return s.kernel == Size2(3) && kernels::detail::fits_lanes(s) ? T(0.01) : T(0);
+  return s.kernel == Size2(3) && s.c >= 4 && s.k >= 4 && kernels::detail::fits_lanes(s) ? T(0.01)
+                                                                                        : T(0);
 }
 
 /// The four kernels against the sums above, on integers: equal to the last bit, or nearly where the

@@ -228,9 +228,15 @@ TEST_CASE_TEMPLATE("elementary functions are right at the ends of their range", 
   CHECK(std::isnan(at(log_, -1)));
   CHECK(std::isnan(at(log_, nan_of<P>)));
   const auto tanh_ = [](P a) { return tanh(a); };
+  // Eigen's rational function ends a few units off on NEON.
+#if defined(EIGEN_VECTORIZE_NEON)
+  constexpr double rounding = 2e-7;
+#else
+  constexpr double rounding = 1e-7;
+#endif
   CHECK(at(tanh_, 0) == 0);
-  CHECK(at(tanh_, 100) == doctest::Approx(1).epsilon(2e-7));
-  CHECK(at(tanh_, -inf) == doctest::Approx(-1).epsilon(2e-7));
+  CHECK(at(tanh_, 100) == doctest::Approx(1).epsilon(rounding));
+  CHECK(at(tanh_, -inf) == doctest::Approx(-1).epsilon(rounding));
   CHECK(std::isnan(at(tanh_, nan_of<P>)));
   const auto erf_ = [](P a) { return erf(a); };
   CHECK(at(erf_, inf) == 1);
