@@ -22,6 +22,15 @@ bool groups_are_rows(Index c, Index hw) {
   return hw < Pack<T>::width || 2 * c * hw * Index{sizeof(T)} <= 16 * 1024;
 }
 
+/// The same for their gradients, where sums for each column cost more than sums for each plane,
+/// unless planes are mostly tails: shorter than a pack, or than four in long rows whose columns'
+/// sums stay in the first-level cache.
+template <class T>
+bool group_gradients_are_rows(Index c, Index hw, Index run) {
+  constexpr Index W = Pack<T>::width;
+  return hw < W || (hw < 4 * W && run >= 8 * W && 2 * c * hw * Index{sizeof(T)} <= 10 * 1024);
+}
+
 /// gamma [c] for such rows: each repeated hw times. Returns null for null.
 template <class T>
 const T* repeat_channels(T* cols, const T* of_channel, Index c, Index hw) {
@@ -92,13 +101,7 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
                          const T* rstd, const T* gamma, Index n, Index c, Index hw, Index groups) {
   const Index channels = c / groups, run = channels * hw;
   const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
-  // Sums for each column cost more than sums for each plane, unless planes are mostly tails:
-  // shorter than a pack, or than four in long rows whose columns' sums stay in the first-level
-  // cache.
-  const bool in_rows =
-                 hw < Pack<T>::width || (hw < 4 * Pack<T>::width && run >= 8 * Pack<T>::width &&
-                                         2 * c * hw * Index{sizeof(T)} <= 10 * 1024),
-             affine = dgamma || dbeta;
+  const bool in_rows = detail::group_gradients_are_rows<T>(c, hw, run), affine = dgamma || dbeta;
   const Chunks chunks = make_chunks(n * groups, 2 * run);
   const double share = 1 / static_cast<double>(run);
   const Index columns = in_rows ? c * hw : c;
