@@ -35,9 +35,8 @@ struct PlanStage {
   std::size_t children = 0;  ///< how many children of the Sequential it stands for
   std::string layers;        ///< "Conv2d + BatchNorm2d + ReLU", for a person
   Variable<T> weight, bias, gamma, beta;
-  kernels::LaneConv2dSizes conv;  ///< of the padded input
   Size2 padding = 0;
-  kernels::LaneConv2d<T> convolution;
+  kernels::LaneConv2d<T> convolution;  ///< of the padded input
   bool normalized = false;
   kernels::LaneNormSizes norm;  ///< holds the sizes of the convolution's output in any case
   double eps = 0;
@@ -52,10 +51,11 @@ struct PlanStage {
   // Places in a packet's sums for the parameters' gradients, counted in numbers.
   Index dweight_at = 0, dbias_at = 0, dgamma_at = 0, dbeta_at = 0;
 
-  Index x_h() const { return conv.h - 2 * padding.h; }
-  Index x_w() const { return conv.w - 2 * padding.w; }
-  Index x_size() const { return conv.c * x_h() * x_w(); }
-  Index padded_size() const { return conv.c * conv.h * conv.w; }
+  const kernels::LaneConv2dSizes& conv() const { return convolution.sizes(); }
+  Index x_h() const { return conv().h - 2 * padding.h; }
+  Index x_w() const { return conv().w - 2 * padding.w; }
+  Index x_size() const { return conv().c * x_h() * x_w(); }
+  Index padded_size() const { return conv().c * conv().h * conv().w; }
   Index z_size() const { return norm.positions(); }
   Index out_size() const {
     return pool == Pool::none ? z_size() : pooling.c * pooling.oh() * pooling.ow();
@@ -104,7 +104,7 @@ class StageBuilder {
   std::size_t next() const { return next_; }
   /// The shape of an image after this stage.
   Shape image() const {
-    if (linear_) return {stage_.conv.k};
+    if (linear_) return {stage_.conv().k};
     if (stage_.pool == PlanStage<T>::Pool::none)
       return {stage_.norm.channels, stage_.norm.h, stage_.norm.w};
     return {stage_.pooling.c, stage_.pooling.oh(), stage_.pooling.ow()};
@@ -160,7 +160,6 @@ class StageBuilder {
 
   void set_convolution(const kernels::LaneConv2dSizes& sizes, const Variable<T>& weight,
                        const Variable<T>& bias) {
-    stage_.conv = sizes;
     stage_.convolution = kernels::LaneConv2d<T>(sizes);
     stage_.weight = weight;
     stage_.bias = bias;

@@ -28,7 +28,7 @@ class PlanBackward {
     for (const Stage& s : state_.plan->stages) {
       out = std::max({out, s.x_size(), s.out_size()});
       inner = std::max({inner, s.z_size(), s.padded_size()});
-      bordered = std::max(bordered, s.conv.k * s.conv.oh() * s.conv.bordered_w());
+      bordered = std::max(bordered, s.conv().k * s.conv().oh() * s.conv().bordered_w());
       affine = std::max(affine, s.norm.affine_size());
       runs = std::max(runs, s.norm.runs());
     }
@@ -135,21 +135,21 @@ class PlanBackward {
       mean_g = state_.calls[i].batch_moments ? state_.shared_mean_g_of(i) : nullptr;
       mean_gx = mean_g ? mean_g + s.norm.channels * lanes : nullptr;
     }
-    const Index border = s.conv.kernel.w - 1;
+    const Index border = s.conv().kernel.w - 1;
     kernels::lane_norm_backward(g.dz, border, gradient_of(s, g), state_.saved(packet, s.z_at),
                                 s.normalized ? state_.mean_of(i, packet) : nullptr,
                                 s.normalized ? state_.rstd_of(i, packet) : nullptr, mean_g, mean_gx,
                                 data_or_null(s.gamma), s.norm);
-    const Index dz_size = s.conv.k * s.conv.oh() * s.conv.bordered_w(),
+    const Index dz_size = s.conv().k * s.conv().oh() * s.conv().bordered_w(),
                 images = state_.images_of(packet);
     // Batch norm spreads its means to lanes without an image, too.
     if (images < lanes)
       for (Index p = 0; p < dz_size; ++p)
         std::fill(g.dz + p * lanes + images, g.dz + (p + 1) * lanes, T(0));
     if (s.bias.defined())
-      for (Index k = 0; k < s.conv.k; ++k) {
+      for (Index k = 0; k < s.conv().k; ++k) {
         V total = V::zero();
-        for (Index p = k * dz_size / s.conv.k; p < (k + 1) * dz_size / s.conv.k; ++p)
+        for (Index p = k * dz_size / s.conv().k; p < (k + 1) * dz_size / s.conv().k; ++p)
           total += V::load(g.dz + p * lanes);
         g.sums[s.dbias_at + k] = sum(total);
       }
@@ -159,7 +159,7 @@ class PlanBackward {
                                 state_.packed.data() + state_.calls[i].backward_at, waits_,
                                 g.memory);
     if (s.padded())
-      kernels::cut_border(g.out, g.inner, s.conv.c, s.x_h(), s.x_w(), s.padding, lanes);
+      kernels::cut_border(g.out, g.inner, s.conv().c, s.x_h(), s.x_w(), s.padding, lanes);
     if (i == 0) kernels::separate(dx + packet * lanes * s.x_size(), g.out, images, s.x_size());
   }
 

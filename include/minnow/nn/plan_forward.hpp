@@ -47,8 +47,8 @@ class PlanForward {
       kernels::interleave(state_.saved(packet, s.x_at), x + packet * lanes * s.x_size(), images,
                           s.x_size());
     if (s.padded())
-      kernels::add_border(state_.saved(packet, s.padded_at), state_.saved(packet, s.x_at), s.conv.c,
-                          s.x_h(), s.x_w(), s.padding, lanes);
+      kernels::add_border(state_.saved(packet, s.padded_at), state_.saved(packet, s.x_at),
+                          s.conv().c, s.x_h(), s.x_w(), s.padding, lanes);
     T* z = state_.saved(packet, s.z_at);
     const bool relu_now = s.relu && !s.normalized && !state_.calls[i].dropout;
     s.convolution.forward(z, state_.saved(packet, s.padded_at),

@@ -122,9 +122,6 @@ class Predictor {
 
   /// What is left of a stage.
   struct Stage {
-    explicit Stage(const PlanStage<T>& s) : conv(s.conv), convolution(s.convolution) {}
-
-    kernels::LaneConv2dSizes conv;
     kernels::LaneConv2d<T> convolution;
     Size2 padding = 0;
     std::vector<T> lane_weight, row_weight, bias;  ///< packed, with batch norm folded in
@@ -137,10 +134,13 @@ class Predictor {
     Pool pool = Pool::none;
     kernels::LanePool2dSizes pooling;
 
-    Index x_size() const { return conv.c * (conv.h - 2 * padding.h) * (conv.w - 2 * padding.w); }
-    Index padded_size() const { return padding == Size2(0) ? 0 : conv.c * conv.h * conv.w; }
+    const kernels::LaneConv2dSizes& conv() const { return convolution.sizes(); }
+    Index x_size() const {
+      return conv().c * (conv().h - 2 * padding.h) * (conv().w - 2 * padding.w);
+    }
+    Index padded_size() const { return padding == Size2(0) ? 0 : conv().c * conv().h * conv().w; }
     /// Flattened rows: outputs lie at the input's pitch.
-    Index row_pitch() const { return conv.oh() * conv.w; }
+    Index row_pitch() const { return conv().oh() * conv().w; }
   };
 
   static Index check_images(const Shape& x_shape) {
@@ -151,7 +151,8 @@ class Predictor {
   Index count_workers() const { return options_.parallel ? worker_count(most_images_) : 1; }
 
   static Stage fold(const PlanStage<T>& s) {
-    Stage folded(s);
+    Stage folded;
+    folded.convolution = s.convolution;
     folded.padding = s.padding;
     folded.normalized = s.normalized && !s.batch_norm;
     folded.norm = s.norm;
@@ -159,7 +160,7 @@ class Predictor {
     folded.relu = s.relu;
     folded.pool = s.pool;
     folded.pooling = s.pooling;
-    const Index k = s.conv.k, terms = s.conv.terms();
+    const Index k = s.conv().k, terms = s.conv().terms();
     Tensor<T> weight = s.weight.value().clone();
     folded.bias.assign(static_cast<std::size_t>(k), T(0));
     const auto parameter = [](const Variable<T>& p, Index i, double otherwise) {
@@ -181,10 +182,10 @@ class Predictor {
     }
     folded.lane_weight.resize(static_cast<std::size_t>(s.convolution.forward_weights()));
     s.convolution.pack_forward(folded.lane_weight.data(), weight.data());
-    folded.row_weight.resize(static_cast<std::size_t>(s.conv.weights()));
-    kernels::lane_conv2d_pack(folded.row_weight.data(), weight.data(), s.conv);
+    folded.row_weight.resize(static_cast<std::size_t>(s.conv().weights()));
+    kernels::lane_conv2d_pack(folded.row_weight.data(), weight.data(), s.conv());
     folded.row_offsets.resize(static_cast<std::size_t>(terms));
-    kernels::lane_conv2d_terms(folded.row_offsets.data(), s.conv, 1);
+    kernels::lane_conv2d_terms(folded.row_offsets.data(), s.conv(), 1);
     if (folded.normalized)
       for (Index i = 0; i < s.norm.affine_size(); ++i) {
         folded.gamma.push_back(static_cast<T>(parameter(s.gamma, i, 1)));
@@ -207,7 +208,7 @@ class Predictor {
   }
   Index flat_size() const {
     Index most = 0;
-    for (const Stage& s : stages_) most = std::max(most, s.conv.k * s.row_pitch() + slack);
+    for (const Stage& s : stages_) most = std::max(most, s.conv().k * s.row_pitch() + slack);
     return most;
   }
   Index moments_size() const {
@@ -237,8 +238,8 @@ class Predictor {
   /// Copies x [c, h, w] into the middle of zeros; `width` numbers a position.
   static const T* pad(T* padded, const T* x, const Stage& s, Index width) {
     if (s.padded_size() == 0) return x;
-    kernels::add_border(padded, x, s.conv.c, s.conv.h - 2 * s.padding.h, s.conv.w - 2 * s.padding.w,
-                        s.padding, width);
+    kernels::add_border(padded, x, s.conv().c, s.conv().h - 2 * s.padding.h,
+                        s.conv().w - 2 * s.padding.w, s.padding, width);
     return padded;
   }
 
@@ -277,9 +278,10 @@ class Predictor {
     std::copy_n(x, plan_->x.size(), in);
     for (const Stage& s : stages_) {
       kernels::detail::correlate(flat, s.row_pitch(), s.row_weight.data(), pad(padded, in, s, 1),
-                                 s.row_offsets.data(), s.conv.terms(), kernels::TileRows{s.conv.k},
-                                 (s.conv.oh() - 1) * s.conv.w + s.conv.ow());
-      for (Index k = 0; k < s.conv.k; ++k)
+                                 s.row_offsets.data(), s.conv().terms(),
+                                 kernels::TileRows{s.conv().k},
+                                 (s.conv().oh() - 1) * s.conv().w + s.conv().ow());
+      for (Index k = 0; k < s.conv().k; ++k)
         close_up(out + k * s.norm.plane(), flat + k * s.row_pitch(), k, s);
       if (s.normalized)
         normalize_image(in, out, moments, s);
@@ -305,10 +307,10 @@ class Predictor {
   /// Channel k of the convolution's result, which lies in rows as long as the input's, becomes a
   /// plane; with the bias and, where nothing else comes before it, relu.
   static void close_up(T* y, const T* flat, Index k, const Stage& s) {
-    const Index oh = s.conv.oh(), ow = s.conv.ow();
+    const Index oh = s.conv().oh(), ow = s.conv().ow();
     const T bias = s.bias[static_cast<std::size_t>(k)];
     for (Index i = 0; i < oh; ++i)
-      map(y + i * ow, flat + i * s.conv.w, {T(0), T(1), bias}, ow, s.relu && !s.normalized);
+      map(y + i * ow, flat + i * s.conv().w, {T(0), T(1), bias}, ow, s.relu && !s.normalized);
   }
 
   static void normalize_image(T* y, const T* x, T* moments, const Stage& s) {
