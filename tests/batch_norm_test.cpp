@@ -41,9 +41,11 @@ std::vector<Size> sizes() {
           {2, 2, 4100},
           {1, 1, 10000},
           {2, 5, 7 * W},
-          // a channel at a time, through one block of images or several
+          // image by image, with more channels than a task takes
           {2, 8, 16 * W},
-          {7, 9, 20 * W + 3},
+          {70, 50, 25},
+          {9, 30, 20 * W + 3},
+          // a channel at a time
           {11, 8, 2100}};
 }
 
@@ -194,7 +196,7 @@ TEST_CASE_TEMPLATE("constant channels give beta", T, float, double) {
 TEST_CASE_TEMPLATE("inputs around 1e30 are as accurate as others, forward and backward", T, float,
                    double) {
   for (const auto& [n, c, hw] :
-       {Size{6, 3, 49}, Size{3, 8, 300}, Size{77, 19, 1}, Size{1, 2, 9000}}) {
+       {Size{6, 3, 49}, Size{3, 8, 300}, Size{3, 8, 2100}, Size{77, 19, 1}, Size{1, 2, 9000}}) {
     const auto x = numbers<T>(n * c * hw, 1, 1e30, 1e30), dy = numbers<T>(n * c * hw, 2);
     const auto expected = reference(batch_layout(n, c, hw), x, dy, {}, {}, 1e-5);
     CHECK(compare(normalized<T>(x, {}, n, c, hw), expected.y, tolerance<T>(), tolerance<T>()));
@@ -209,7 +211,7 @@ TEST_CASE_TEMPLATE("inputs around 1e30 are as accurate as others, forward and ba
 
 TEST_CASE_TEMPLATE("any number of threads gives the same bits", T, float, double) {
   for (const auto& [n, c, hw] :
-       {Size{130, 8, 81}, Size{20, 9, 300}, Size{700, 37, 1}, Size{64, 10, 4}})
+       {Size{130, 8, 81}, Size{20, 40, 300}, Size{4, 9, 2100}, Size{700, 37, 1}, Size{64, 10, 4}})
     check_same_bits<T>([n = n, c = c, hw = hw]() -> std::vector<Tensor<T>> {
       const Index size = n * c * hw;
       const auto x = numbers<T>(size, 1), dy = numbers<T>(size, 2), gamma = numbers<T>(c, 3);

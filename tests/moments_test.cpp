@@ -83,10 +83,23 @@ TEST_CASE_TEMPLATE("a large mean costs the variance nothing", T, float, double) 
     }
 }
 
-TEST_CASE_TEMPLATE("a first number far from the others does no harm", T, float, double) {
-  auto x = numbers<T>(3000, 1, 0, 1);
-  x[0] = T(1e4);
-  check_close(kernels::moments(x.data(), 3000), plain_moments(x.data(), 3000), 1e-5);
+TEST_CASE_TEMPLATE("a pivot far from the mean costs no digits", T, float, double) {
+  // The pivot is the mean of the first and last number and two between them: all four lie 1e4
+  // deviations off, or at the far end of two clusters, or the mean is 30 deviations from 0.
+  const Index count = 3001;
+  auto outliers = numbers<T>(count, 1, 0, 1);
+  for (const Index i : {0, 1000, 2000, 3000}) outliers[i] = T(1e4);
+  auto clusters = numbers<T>(count, 2, 0, 0.01);
+  for (Index i = 0; i < count; ++i)
+    if (i % 1000 != 0) clusters[i] += T(1);
+  auto zeros = numbers<T>(count, 3, 30, 1);
+  for (const Index i : {0, 1000, 2000, 3000}) zeros[i] = T(0);
+  for (const auto& x : {outliers, clusters, zeros}) {
+    check_close(kernels::moments(x.data(), count), plain_moments(x.data(), count), 1e-6);
+    // As runs with gaps, too.
+    check_close(kernels::moments(x.data(), 500, 6, 500), plain_moments(x.data(), 500, 6, 500),
+                1e-6);
+  }
 }
 
 TEST_CASE_TEMPLATE("a constant has exactly itself for mean and no deviation", T, float, double) {

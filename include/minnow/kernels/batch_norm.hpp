@@ -12,11 +12,13 @@ namespace minnow::inline MINNOW_ABI::kernels {
 
 namespace detail {
 
-/// True where a thread takes a channel through both passes: its numbers, `arrays` times, are still
-/// in the second-level cache for the second, and there are enough channels to share out.
+/// True where a thread takes a channel through both passes: its planes are long runs of memory, its
+/// numbers, `arrays` times, are still in the second-level cache for the second pass, and there are
+/// enough channels to share out.
 template <class T>
 bool channels_at_a_time(Index n, Index c, Index hw, Index arrays) {
-  return hw >= 16 * Pack<T>::width && c >= 8 && arrays * n * hw * Index{sizeof(T)} <= 832 * 1024;
+  return hw * Index{sizeof(T)} >= 8 * 1024 && c >= 8 &&
+         arrays * n * hw * Index{sizeof(T)} <= 832 * 1024;
 }
 
 }  // namespace detail
@@ -52,7 +54,8 @@ void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var,
   };
   if (detail::channels_at_a_time<T>(n, c, hw, 1)) {
     parallel_for(c, [&](Index ch) {
-      const Moments all = channel_moments(x + ch * hw, n, c, hw);
+      Moments all;
+      for (Index i = ch; i < n * c; i += c) all = merge(all, moments(x + i * hw, hw, 1, 0, c * hw));
       const auto affine = finish(ch, all.mean, all.variance());
       for (Index i = ch; i < n * c; i += c)
         detail::normalize_plane(y + i * hw, x + i * hw, hw, affine,
@@ -114,8 +117,9 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
   };
   if (!constant && detail::channels_at_a_time<T>(n, c, hw, 2)) {
     parallel_for(c, [&](Index ch) {
-      const auto sums =
-          channel_gradient_sums(dy + ch * hw, x + ch * hw, mean[ch], rstd[ch], n, c, hw);
+      detail::GradientSums sums;
+      for (Index i = ch; i < n * c; i += c)
+        sums.add(detail::gradient_sums(dy + i * hw, x + i * hw, hw, mean[ch], rstd[ch]));
       const auto weights = finish(ch, sums.dy, sums.dy_xhat);
       for (Index i = ch; dx && i < n * c; i += c)
         detail::gradient_plane(dx + i * hw, dy + i * hw, x + i * hw, hw, mean[ch], rstd[ch],

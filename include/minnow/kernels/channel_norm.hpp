@@ -20,17 +20,17 @@ namespace minnow::inline MINNOW_ABI::kernels {
 
 namespace detail {
 
-/// How the sums over a batch are cut: into blocks of images, and in each block one task per channel
-/// or, if lanes lie across columns, per pack of columns.
+/// How the sums over a batch are cut: into blocks of images, and a block into tasks of neighbouring
+/// columns, which are channels or, if lanes lie across them, the columns of the matrix.
 template <class T>
 struct BatchBlocks {
-  static constexpr Index W = Pack<T>::width;
+  static constexpr Index W = Pack<T>::width, most_channels = 32;
 
   Index n, c, hw;
   bool across = hw < W;
   Index cols_per_channel = across ? hw : 1;
   Index cols = c * cols_per_channel;
-  /// Images in a block: enough for about a thousand numbers a task.
+  /// Images in a block: enough for about a thousand numbers a sum.
   Index images =
       std::clamp<Index>(1024 / std::max<Index>(1, across ? W : hw), 1, std::max<Index>(1, n));
   Index count = hw > 0 ? (n + images - 1) / images : 0;
@@ -38,15 +38,69 @@ struct BatchBlocks {
   /// Images in block b.
   Index images_in(Index b) const { return std::min(images, n - b * images); }
 
-  /// Calls `task(b, col)` for every block and every column that starts a task.
+  /// Calls `task(b, first, last)` for every block and every range of columns of a task: a pack, or
+  /// channels that fill 16 KB of an image, because memory is fastest where it is read on and on.
   template <class Task>
   void for_each_task(const Task& task) const {
-    const Index step = across ? W : 1, tasks = (cols + step - 1) / step;
-    parallel_chunks(count * tasks, images * std::max(hw, step), [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i) task(i / tasks, i % tasks * step);
+    const Index channels = std::clamp<Index>(4096 / std::max<Index>(1, hw), 1, most_channels),
+                step = across ? W : channels, tasks = (cols + step - 1) / step;
+    parallel_chunks(count * tasks, images * step * (across ? 1 : hw), [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) {
+        const Index first = i % tasks * step;
+        task(i / tasks, first, std::min(cols, first + step));
+      }
     });
   }
 };
+
+/// The moments of at most BatchBlocks::most_channels neighbouring channels in a block of images.
+template <class T>
+void block_moments(double* mean, double* m2, const T* x, Index channels, Index images, Index c,
+                   Index hw) {
+  if (images == 1) {
+    for (Index ch = 0; ch < channels; ++ch) {
+      const Moments plane = moments(x + ch * hw, hw);
+      mean[ch] = plane.mean;
+      m2[ch] = plane.m2;
+    }
+    return;
+  }
+  const Index stride = c * hw;
+  T pivot[BatchBlocks<T>::most_channels];
+  DistanceSums<T> sums[BatchBlocks<T>::most_channels];
+  for (Index ch = 0; ch < channels; ++ch) pivot[ch] = find_pivot(x + ch * hw, hw, images, stride);
+  for (Index i = 0; i < images; ++i)
+    for (Index ch = 0; ch < channels; ++ch)
+      sums[ch].add(sum_distances<DistanceSums<T>>(x + i * stride + ch * hw, hw, 1, 0, pivot[ch]));
+  for (Index ch = 0; ch < channels; ++ch) {
+    const auto all = finish_moments(sums[ch], pivot[ch], x + ch * hw, hw, images, stride);
+    mean[ch] = all.mean();
+    m2[ch] = all.m2;
+  }
+}
+
+/// Their sum(dy) and sum(dy * xhat).
+template <class T>
+void block_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const T* x,
+                         const T* mean, const T* rstd, Index channels, Index images, Index c,
+                         Index hw) {
+  if (images == 1) {
+    for (Index ch = 0; ch < channels; ++ch) {
+      const GradientSums plane = gradient_sums(dy + ch * hw, x + ch * hw, hw, mean[ch], rstd[ch]);
+      dy_sum[ch] = plane.dy;
+      dy_xhat_sum[ch] = plane.dy_xhat;
+    }
+    return;
+  }
+  GradientLanes<T> sums[BatchBlocks<T>::most_channels];
+  for (Index i = 0; i < images; ++i)
+    for (Index ch = 0; ch < channels; ++ch)
+      sums[ch].add(dy + (i * c + ch) * hw, x + (i * c + ch) * hw, hw, mean[ch], rstd[ch]);
+  for (Index ch = 0; ch < channels; ++ch) {
+    dy_sum[ch] = static_cast<double>(sum(sums[ch].dy));
+    dy_xhat_sum[ch] = static_cast<double>(sum(sums[ch].dy_xhat));
+  }
+}
 
 /// Mean and m2 of `lanes` neighbouring columns, as piece_moments has them for one run.
 template <class T>
@@ -111,8 +165,8 @@ void spread(T* cols, Index c, Index hw, const F& of_channel) {
 ///   mean[c] = sum(x[n,c,i]) / (n * hw)    variance[c] = sum((x[n,c,i] - mean[c])^2) / (n * hw)
 ///
 /// x [n, c, hw]; mean, variance [c], in double because the digits of a large mean matter later.
-/// Reads x once from memory: each task makes its two passes over about a thousand numbers, and the
-/// tasks' moments are merged in order (Chan). Parallel over blocks of images and channels.
+/// Reads x once, image by image; the moments of blocks of images are merged in order (Chan).
+/// Parallel over blocks of images and channels.
 template <class T>
 void batch_moments(double* mean, double* variance, const T* x, Index n, Index c, Index hw) {
   const detail::BatchBlocks<T> blocks{n, c, hw};
@@ -123,17 +177,13 @@ void batch_moments(double* mean, double* variance, const T* x, Index n, Index c,
   }
   const Scratch<double> scratch(2 * blocks.count * blocks.cols);
   double *means = scratch.data(), *m2s = means + blocks.count * blocks.cols;
-  blocks.for_each_task([&](Index b, Index col) {
-    const Index at = b * blocks.cols + col, images = blocks.images_in(b);
+  blocks.for_each_task([&](Index b, Index first, Index last) {
+    const Index at = b * blocks.cols + first, images = blocks.images_in(b);
     const T* from = x + b * blocks.images * c * hw;
-    if (blocks.across) {
-      const Index lanes = std::min(Pack<T>::width, blocks.cols - col);
-      detail::column_moments(means + at, m2s + at, from + col, lanes, images, c * hw);
-    } else {
-      const Moments part = moments(from + col * hw, hw, images, c * hw);
-      means[at] = part.mean;
-      m2s[at] = part.m2;
-    }
+    if (blocks.across)
+      detail::column_moments(means + at, m2s + at, from + first, last - first, images, c * hw);
+    else
+      detail::block_moments(means + at, m2s + at, from + first * hw, last - first, images, c, hw);
   });
   merge_columns(means, m2s, blocks.count, blocks.cols, blocks.images * (blocks.across ? 1 : hw),
                 blocks.images_in(blocks.count - 1) * (blocks.across ? 1 : hw));
@@ -146,34 +196,6 @@ void batch_moments(double* mean, double* variance, const T* x, Index n, Index c,
     mean[ch] = channel.mean;
     variance[ch] = channel.m2 / count;
   }
-}
-
-/// The moments of one channel of a batch: of n planes of hw numbers, each c planes after the one
-/// before.
-template <class T>
-Moments channel_moments(const T* x, Index n, Index c, Index hw) {
-  const Index images = detail::BatchBlocks<T>{n, c, hw}.images;
-  Moments all;
-  for (Index i = 0; i < n; i += images)
-    all = merge(all, moments(x + i * c * hw, hw, std::min(images, n - i), c * hw,
-                             i + images < n ? images * c * hw : 0));
-  return all;
-}
-
-/// sum(dy) and sum(dy * xhat) of one channel, in the same way.
-template <class T>
-detail::GradientSums channel_gradient_sums(const T* dy, const T* x, T mean, T rstd, Index n,
-                                           Index c, Index hw) {
-  const Index images = detail::BatchBlocks<T>{n, c, hw}.images;
-  detail::GradientSums all;
-  for (Index i = 0; i < n; i += images) {
-    const Index first = i * c * hw;
-    const auto part = detail::gradient_sums(dy + first, x + first, hw, std::min(images, n - i),
-                                            c * hw, mean, rstd);
-    all.dy += part.dy;
-    all.dy_xhat += part.dy_xhat;
-  }
-  return all;
 }
 
 /// The sums that the gradients of each channel are made of.
@@ -192,19 +214,15 @@ void batch_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const
   T *col_mean = spread.data(), *col_rstd = col_mean + blocks.cols;
   detail::spread(col_mean, c, blocks.cols_per_channel, [&](Index ch) { return mean[ch]; });
   detail::spread(col_rstd, c, blocks.cols_per_channel, [&](Index ch) { return rstd[ch]; });
-  blocks.for_each_task([&](Index b, Index col) {
-    const Index first = b * blocks.images * c * hw, images = blocks.images_in(b);
-    double *out = scratch.data() + b * pitch + col, *out_xhat = out + blocks.cols;
-    if (blocks.across) {
-      const Index lanes = std::min(Pack<T>::width, blocks.cols - col);
-      detail::column_gradient_sums(out, out_xhat, dy + first + col, x + first + col, col_mean + col,
-                                   col_rstd + col, lanes, images, c * hw);
-    } else {
-      const auto sums = detail::gradient_sums(dy + first + col * hw, x + first + col * hw, hw,
-                                              images, c * hw, mean[col], rstd[col]);
-      *out = sums.dy;
-      *out_xhat = sums.dy_xhat;
-    }
+  blocks.for_each_task([&](Index b, Index first, Index last) {
+    const Index at = b * blocks.images * c * hw, images = blocks.images_in(b);
+    double *out = scratch.data() + b * pitch + first, *out_xhat = out + blocks.cols;
+    if (blocks.across)
+      detail::column_gradient_sums(out, out_xhat, dy + at + first, x + at + first, col_mean + first,
+                                   col_rstd + first, last - first, images, c * hw);
+    else
+      detail::block_gradient_sums(out, out_xhat, dy + at + first * hw, x + at + first * hw,
+                                  mean + first, rstd + first, last - first, images, c, hw);
   });
   double* col_sums = scratch.data() + blocks.count * pitch;
   sum_columns(col_sums, scratch.data(), blocks.count, pitch, pitch);

@@ -127,7 +127,7 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       };
       for (Index k = 0; k < channels; ++k) {
         const Index at = first + k * hw, ch = group * channels + k;
-        const auto sums = detail::gradient_sums(dy + at, x + at, hw, 1, 0, mean[i], rstd[i]);
+        const auto sums = detail::gradient_sums(dy + at, x + at, hw, mean[i], rstd[i]);
         if (affine) {
           dgammas[ch] += static_cast<T>(sums.dy_xhat);
           dbetas[ch] += static_cast<T>(sums.dy);

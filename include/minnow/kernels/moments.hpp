@@ -4,7 +4,7 @@
 ///
 /// All sums run in two stages: lane by lane in `T` over pieces of at most `detail::moment_piece`
 /// numbers (64 additions a lane), then in double over the pieces. A piece whose squares overflow
-/// `T` is summed again in double.
+/// `T` is summed again in double. Decision 6 says why.
 
 #include <algorithm>
 #include <cmath>
@@ -28,8 +28,8 @@ struct Moments {
 /// * b.count / count. Paper: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for
 /// computing sample variances", 1979.
 inline Moments merge(const Moments& a, const Moments& b) {
+  if (a.count == 0) return b;
   const double count = a.count + b.count;
-  if (count == 0) return {};
   const double delta = b.mean - a.mean, share = b.count / count;
   return {count, a.mean + delta * share, a.m2 + b.m2 + delta * (delta * a.count * share)};
 }
@@ -37,7 +37,7 @@ inline Moments merge(const Moments& a, const Moments& b) {
 namespace detail {
 
 /// The longest run of numbers that is summed in `T` alone. As floats it fills a third of a 48 KB L1
-/// cache, so the second pass of a variance reads from there.
+/// cache, so a second pass reads from there.
 inline constexpr Index moment_piece = 4096;
 
 /// Calls `f(first, count, runs)` for pieces of a set of `runs` runs, each of `count` contiguous
@@ -65,18 +65,41 @@ MINNOW_INLINE void store_lanes(T* to, Pack<T> value, Index lanes) {
   lanes == Pack<T>::width ? value.store(to) : value.store(to, lanes);
 }
 
-/// The sum over a strided set: sum = term(sum, x - center), lane by lane. `term` must leave a lane
-/// alone whose difference is zero. Unless `ahead` is 0, what lies so far behind each number is
-/// fetched meanwhile.
-template <class T, class Term>
-MINNOW_INLINE T sum_differences(const T* x, Index count, Index runs, Index stride, T center,
-                                const Term& term, Index ahead = 0) {
+/// Sums over a set of numbers, lane by lane, of their distances d from a center and of d^2.
+template <class T>
+struct DistanceSums {
+  Pack<T> d = Pack<T>::zero(), squares = d;
+
+  MINNOW_INLINE void add(Pack<T> distance) {
+    d += distance;
+    squares = fma(distance, distance, squares);
+  }
+  MINNOW_INLINE void add(const DistanceSums& other) {
+    d += other.d;
+    squares += other.squares;
+  }
+};
+
+/// The same of d^2 alone.
+template <class T>
+struct SquareSums {
+  Pack<T> squares = Pack<T>::zero();
+
+  MINNOW_INLINE void add(Pack<T> distance) { squares = fma(distance, distance, squares); }
+  MINNOW_INLINE void add(const SquareSums& other) { squares += other.squares; }
+};
+
+/// Adds up the distances x - center of a strided set. Unless `ahead` is 0, what lies so far behind
+/// each number is fetched meanwhile.
+template <class Sums, class T>
+MINNOW_INLINE Sums sum_distances(const T* x, Index count, Index runs, Index stride, T center,
+                                 Index ahead = 0) {
   using P = Pack<T>;
   constexpr Index W = P::width;
   const Index tail = count % W;
   const P c(center);
   // Four sums: an addition takes four cycles, and two can start in each.
-  P s0 = P::zero(), s1 = s0, s2 = s0, s3 = s0;
+  Sums s0, s1, s2, s3;
   for (Index run = 0; run < runs; ++run) {
     const T* from = x + run * stride;
     Index i = 0;
@@ -84,34 +107,35 @@ MINNOW_INLINE T sum_differences(const T* x, Index count, Index runs, Index strid
       if (ahead != 0)
         for (std::size_t byte = 0; byte < 4 * sizeof(P); byte += 64)
           __builtin_prefetch(reinterpret_cast<const char*>(from + i + ahead) + byte, 0, 2);
-      s0 = term(s0, P::load(from + i) - c);
-      s1 = term(s1, P::load(from + i + W) - c);
-      s2 = term(s2, P::load(from + i + 2 * W) - c);
-      s3 = term(s3, P::load(from + i + 3 * W) - c);
+      s0.add(P::load(from + i) - c);
+      s1.add(P::load(from + i + W) - c);
+      s2.add(P::load(from + i + 2 * W) - c);
+      s3.add(P::load(from + i + 3 * W) - c);
     }
     if (i + 2 * W <= count) {
-      s0 = term(s0, P::load(from + i) - c);
-      s1 = term(s1, P::load(from + i + W) - c);
+      s0.add(P::load(from + i) - c);
+      s1.add(P::load(from + i + W) - c);
       i += 2 * W;
     }
     if (i + W <= count) {
-      s2 = term(s2, P::load(from + i) - c);
+      s2.add(P::load(from + i) - c);
       i += W;
     }
-    if (i < count) s3 = term(s3, (P::load(from + i, tail) - c).first(tail));
+    // Beyond the numbers, distances are 0.
+    if (i < count) s3.add((P::load(from + i, tail) - c).first(tail));
   }
-  return sum((s0 + s1) + (s2 + s3));
+  s0.add(s1);
+  s2.add(s3);
+  s0.add(s2);
+  return s0;
 }
 
+/// sum((x - center)^2) over a strided set.
 template <class T>
-MINNOW_INLINE T sum_differences(const T* x, Index count, Index runs, Index stride, T center) {
-  return sum_differences(x, count, runs, stride, center, [](auto s, auto d) { return s + d; });
-}
-template <class T>
-MINNOW_INLINE T sum_squared_differences(const T* x, Index count, Index runs, Index stride, T center,
-                                        Index ahead = 0) {
-  return sum_differences(
-      x, count, runs, stride, center, [](auto s, auto d) { return fma(d, d, s); }, ahead);
+MINNOW_INLINE double sum_squared_distances(const T* x, Index count, Index runs, Index stride,
+                                           T center, Index ahead = 0) {
+  return static_cast<double>(
+      sum(sum_distances<SquareSums<T>>(x, count, runs, stride, center, ahead).squares));
 }
 
 /// The moments of a strided set in double, number by number: for what overflows `T`.
@@ -130,42 +154,99 @@ Moments wide_moments(const T* x, Index count, Index runs, Index stride) {
   return {n, mean, m2};
 }
 
-/// The moments of one piece. The second pass, which reads from L1, fetches what the first one of
-/// another piece, `ahead` numbers behind this one, will wait for; 0 for none.
+/// The moments of a piece, whose mean is center + rest: the digits that `T` cannot hold.
 template <class T>
-MINNOW_INLINE Moments piece_moments(const T* x, Index count, Index runs, Index stride,
-                                    Index ahead = 0) {
-  const double n = static_cast<double>(count * runs);
-  // Distances from the first number are exact where the numbers are close to each other, so a
-  // constant piece has exactly its constant for mean.
-  const T pivot = x[0];
-  const T shift =
-      static_cast<T>(static_cast<double>(sum_differences(x, count, runs, stride, pivot)) / n);
-  const T mean = pivot + shift;
-  const double rest =
-      static_cast<double>(shift - (mean - pivot));  // what rounding took from the mean
-  const double m2 =
-      static_cast<double>(sum_squared_differences(x, count, runs, stride, mean, ahead));
-  if (!std::isfinite(m2)) [[unlikely]]
-    return wide_moments(x, count, runs, stride);
-  return {n, static_cast<double>(mean) + rest, std::max(0.0, m2 - n * rest * rest)};
+struct PieceMoments {
+  T center = T(0);
+  double rest = 0, m2 = 0;
+
+  PieceMoments() = default;
+  PieceMoments(T center_, double rest_, double m2_) : center(center_), rest(rest_), m2(m2_) {}
+  explicit PieceMoments(const Moments& m)
+      : center(static_cast<T>(m.mean)), rest(m.mean - static_cast<double>(center)), m2(m.m2) {}
+
+  double mean() const { return static_cast<double>(center) + rest; }
+};
+
+/// A number in the midst of a strided set: the mean of four of them, far from each other. That of
+/// equal numbers is exactly the number.
+template <class T>
+MINNOW_INLINE T find_pivot(const T* x, Index count, Index runs, Index stride) {
+  const auto at = [&](Index i) { return x[(runs - 1) * i / 3 * stride + (count - 1) * i / 3]; };
+  return ((at(0) + at(1)) + (at(2) + at(3))) * T(0.25);
+}
+
+/// The moments of a strided set from one pass over its distances d from a pivot:
+///
+///   mean = pivot + sum(d) / n    m2 = sum(d^2) - sum(d)^2 / n
+///
+/// Distances are exact where numbers are close to each other, so a constant set has exactly its
+/// constant for mean.
+template <class T>
+struct OnePass {
+  double n, d, squares;
+
+  OnePass(const DistanceSums<T>& sums, double count)
+      : n(count),
+        d(static_cast<double>(sum(sums.d))),
+        squares(static_cast<double>(sum(sums.squares))) {}
+
+  bool overflows() const { return !std::isfinite(squares); }
+  double lost() const { return d * d / n; }
+  /// True where the pivot is so far off that the difference loses more than two bits.
+  bool is_far() const { return lost() > 0.75 * squares; }
+
+  PieceMoments<T> moments(T pivot) const {
+    const T shift = static_cast<T>(d / n), center = pivot + shift;
+    return {center, static_cast<double>(shift - (center - pivot)), std::max(0.0, squares - lost())};
+  }
+};
+
+/// The moments of what overflows `T` in double; of what is far from the pivot, by one more pass
+/// around the mean that the first one found.
+template <class T>
+MINNOW_NOINLINE PieceMoments<T> second_moments(const OnePass<T>& first, T pivot, const T* x,
+                                               Index count, Index runs, Index stride) {
+  if (!first.overflows()) {
+    pivot = first.moments(pivot).center;
+    const OnePass<T> again(sum_distances<DistanceSums<T>>(x, count, runs, stride, pivot), first.n);
+    if (!again.overflows()) return again.moments(pivot);
+  }
+  return PieceMoments<T>(wide_moments(x, count, runs, stride));
+}
+
+/// The moments of a strided set from `sums` over its distances from `pivot`.
+template <class T>
+MINNOW_INLINE PieceMoments<T> finish_moments(const DistanceSums<T>& sums, T pivot, const T* x,
+                                             Index count, Index runs, Index stride) {
+  const OnePass<T> pass(sums, static_cast<double>(count * runs));
+  if (pass.overflows() || pass.is_far()) [[unlikely]]
+    return second_moments(pass, pivot, x, count, runs, stride);
+  return pass.moments(pivot);
+}
+
+/// The moments of one piece. Unless `ahead` is 0, what lies so far behind is fetched meanwhile.
+template <class T>
+MINNOW_INLINE PieceMoments<T> piece_moments(const T* x, Index count, Index runs, Index stride,
+                                            Index ahead = 0) {
+  const T pivot = find_pivot(x, count, runs, stride);
+  return finish_moments(sum_distances<DistanceSums<T>>(x, count, runs, stride, pivot, ahead), pivot,
+                        x, count, runs, stride);
 }
 
 }  // namespace detail
 
 /// The moments of `runs` runs of `count` contiguous numbers each, `stride` apart.
 ///
-/// Two passes, the first over x - x[0]. The error of the mean is below 1e-6 standard deviations (in
-/// float), whatever the mean; squares may overflow `T` but not double. `ahead`: where the next call
-/// will read, counted from x; 0 if that is not known.
+/// One pass, over the distances from a pivot. The error of the mean is below 1e-6 standard
+/// deviations (in float), whatever the mean; squares may overflow `T` but not double. Unless
+/// `ahead` is 0, what lies so far behind is fetched meanwhile.
 template <class T>
 Moments moments(const T* x, Index count, Index runs = 1, Index stride = 0, Index ahead = 0) {
-  const Index size = count * runs;
-  if (size > 0 && size <= detail::moment_piece)
-    return detail::piece_moments(x, count, runs, stride, ahead);
   Moments result;
   detail::for_pieces(count, runs, stride, [&](Index first, Index piece_count, Index piece_runs) {
-    result = merge(result, detail::piece_moments(x + first, piece_count, piece_runs, stride));
+    const auto piece = detail::piece_moments(x + first, piece_count, piece_runs, stride, ahead);
+    result = merge(result, {static_cast<double>(piece_count * piece_runs), piece.mean(), piece.m2});
   });
   return result;
 }
@@ -175,8 +256,7 @@ template <class T>
 double sum_squares(const T* x, Index count) {
   double result = 0;
   detail::for_pieces(count, 1, 0, [&](Index first, Index piece_count, Index) {
-    double squares =
-        static_cast<double>(detail::sum_squared_differences(x + first, piece_count, 1, 0, T(0)));
+    double squares = detail::sum_squared_distances(x + first, piece_count, 1, 0, T(0));
     if (!std::isfinite(squares)) [[unlikely]] {
       squares = 0;
       for (Index i = first; i < first + piece_count; ++i)

@@ -42,40 +42,53 @@ MINNOW_INLINE void normalize_plane(T* y, const T* x, Index count, const Affine<T
 /// The two sums over dy that every gradient of a normalisation is made of.
 struct GradientSums {
   double dy = 0, dy_xhat = 0;
+
+  void add(const GradientSums& other) {
+    dy += other.dy;
+    dy_xhat += other.dy_xhat;
+  }
 };
 
-/// sum(dy) and sum(dy * xhat), xhat = (x - mean) * rstd, over `runs` planes, `stride` apart.
+/// The same, lane by lane.
 template <class T>
-MINNOW_INLINE GradientSums gradient_sums(const T* dy, const T* x, Index count, Index runs,
-                                         Index stride, T mean, T rstd) {
-  using P = Pack<T>;
-  constexpr Index W = P::width;
-  const P m(mean), r(rstd);
-  GradientSums result;
-  for_pieces(count, runs, stride, [&](Index first, Index piece_count, Index piece_runs) {
-    P a0 = P::zero(), a1 = a0, b0 = a0, b1 = a0;
+struct GradientLanes {
+  Pack<T> dy = Pack<T>::zero(), dy_xhat = dy;
+
+  /// Adds `count` numbers, with xhat = (x - mean) * rstd.
+  MINNOW_INLINE void add(const T* dy_from, const T* x, Index count, T mean, T rstd) {
+    using P = Pack<T>;
+    constexpr Index W = P::width;
+    const P m(mean), r(rstd);
+    P a0 = dy, a1 = P::zero(), b0 = dy_xhat, b1 = a1;
     const auto add = [&](P& a, P& b, P g, P value) {
       a += g;
       b = fma(g, (value - m) * r, b);
     };
-    for (Index run = 0; run < piece_runs; ++run) {
-      const T* dy_run = dy + first + run * stride;
-      const T* x_run = x + first + run * stride;
-      Index i = 0;
-      for (; i + 2 * W <= piece_count; i += 2 * W) {
-        add(a0, b0, P::load(dy_run + i), P::load(x_run + i));
-        add(a1, b1, P::load(dy_run + i + W), P::load(x_run + i + W));
-      }
-      if (i + W <= piece_count) {
-        add(a0, b0, P::load(dy_run + i), P::load(x_run + i));
-        i += W;
-      }
-      if (const Index rest = piece_count - i; rest > 0)
-        add(a1, b1, P::load(dy_run + i, rest), P::load(x_run + i, rest));
+    Index i = 0;
+    for (; i + 2 * W <= count; i += 2 * W) {
+      add(a0, b0, P::load(dy_from + i), P::load(x + i));
+      add(a1, b1, P::load(dy_from + i + W), P::load(x + i + W));
     }
-    result.dy += static_cast<double>(sum(a0 + a1));
-    result.dy_xhat += static_cast<double>(sum(b0 + b1));
-  });
+    if (i + W <= count) {
+      add(a0, b0, P::load(dy_from + i), P::load(x + i));
+      i += W;
+    }
+    if (const Index rest = count - i; rest > 0)
+      add(a1, b1, P::load(dy_from + i, rest), P::load(x + i, rest));
+    dy = a0 + a1;
+    dy_xhat = b0 + b1;
+  }
+};
+
+/// sum(dy) and sum(dy * xhat), xhat = (x - mean) * rstd, over a plane.
+template <class T>
+MINNOW_INLINE GradientSums gradient_sums(const T* dy, const T* x, Index count, T mean, T rstd) {
+  GradientSums result;
+  for (Index i = 0; i < count; i += moment_piece) {
+    GradientLanes<T> piece;
+    piece.add(dy + i, x + i, std::min(moment_piece, count - i), mean, rstd);
+    result.add({static_cast<double>(sum(piece.dy)), static_cast<double>(sum(piece.dy_xhat))});
+  }
   return result;
 }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "minnow/core/simd.hpp"
 #include "minnow/kernels/moments.hpp"
@@ -58,6 +59,21 @@ inline Index rows_of_block(Index cols) {
   return std::clamp<Index>(moment_piece / std::max<Index>(1, cols), 1, row_block);
 }
 
+/// The moments of one row; not centered, those around 0.
+template <bool centered, class T>
+MINNOW_INLINE PieceMoments<T> row_moments(const T* row, Index cols, Index ahead) {
+  if constexpr (centered) {
+    if (cols <= moment_piece) return piece_moments(row, cols, 1, 0, ahead);
+    return PieceMoments<T>(moments(row, cols));
+  } else {
+    double squares = cols <= moment_piece ? sum_squared_distances(row, cols, 1, 0, T(0), ahead)
+                                          : std::numeric_limits<double>::infinity();
+    if (!std::isfinite(squares)) [[unlikely]]
+      squares = sum_squares(row, cols);
+    return {T(0), 0, squares};
+  }
+}
+
 /// y = (x - mean) * rstd * gamma + beta along `rows` <= rows_of_block(cols) rows of `cols` > 0
 /// numbers; writes mean and rstd [rows], too. gamma, beta [period, cols] may be null; y may be x.
 /// Not centered, mean is neither used nor written.
@@ -65,53 +81,21 @@ template <bool centered, class T>
 void normalize_row_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
                          Index rows, Index cols, double eps, const RowTraits& traits = {}) {
   const double n = static_cast<double>(cols);
-  // A row's mean is center + rest: the digits that T cannot hold go into the shift.
-  T center[row_block] = {};
-  double rest[row_block] = {}, m2[row_block];
-  if (cols <= moment_piece) {
-    if constexpr (centered)
-      for (Index r = 0; r < rows; ++r) {
-        // Distances from the first number are exact where the numbers are close to each other.
-        const T pivot = x[r * cols];
-        const double sum = static_cast<double>(sum_differences(x + r * cols, cols, 1, 0, pivot));
-        const T shift = static_cast<T>(sum / n);
-        center[r] = pivot + shift;
-        rest[r] = static_cast<double>(shift - (center[r] - pivot));
-      }
-    // The second pass reads from the first-level cache, and fetches the next block meanwhile.
-    for (Index r = 0; r < rows; ++r)
-      m2[r] = static_cast<double>(
-          sum_squared_differences(x + r * cols, cols, 1, 0, center[r], rows * cols));
-  }
-  for (Index r = 0; r < rows; ++r) {
-    const T* row = x + r * cols;
-    if (cols > moment_piece || !std::isfinite(m2[r])) [[unlikely]] {
-      if constexpr (centered) {
-        const Moments all =
-            cols > moment_piece ? moments(row, cols) : wide_moments(row, cols, 1, 0);
-        center[r] = static_cast<T>(all.mean);
-        rest[r] = all.mean - static_cast<double>(center[r]);
-        m2[r] = all.m2;
-      } else {
-        m2[r] = sum_squares(row, cols);
-      }
-    } else {
-      m2[r] = std::max(0.0, m2[r] - n * rest[r] * rest[r]);
-    }
-  }
+  PieceMoments<T> of_row[row_block];
+  for (Index r = 0; r < rows; ++r)
+    of_row[r] = row_moments<centered>(x + r * cols, cols, rows * cols);
   T scale[row_block], shift[row_block];
   for (Index r = 0; r < rows; ++r) {
-    const double deviation = 1 / std::sqrt(m2[r] / n + eps);
+    const double deviation = 1 / std::sqrt(of_row[r].m2 / n + eps);
     scale[r] = static_cast<T>(deviation);
-    shift[r] = static_cast<T>(-rest[r] * deviation);
+    shift[r] = static_cast<T>(-of_row[r].rest * deviation);
   }
   std::copy_n(scale, rows, rstd);
   if constexpr (centered)
-    for (Index r = 0; r < rows; ++r)
-      mean[r] = static_cast<T>(static_cast<double>(center[r]) + rest[r]);
+    for (Index r = 0; r < rows; ++r) mean[r] = static_cast<T>(of_row[r].mean());
   for (Index r = 0; r < rows; ++r) {
     const Index at = traits.at(r, cols);
-    scale_row<centered>(y + r * cols, x + r * cols, center[r], scale[r], shift[r],
+    scale_row<centered>(y + r * cols, x + r * cols, of_row[r].center, scale[r], shift[r],
                         gamma ? gamma + at : nullptr, beta ? beta + at : nullptr, cols,
                         traits.past_caches);
   }
