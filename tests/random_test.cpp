@@ -46,8 +46,9 @@ TEST_CASE("Philox gives the known answers of its authors") {
 }
 
 TEST_CASE_TEMPLATE("lanes of Philox are the blocks one by one", Lanes,
-                   std::integral_constant<int, 1>, std::integral_constant<int, 7>,
-                   std::integral_constant<int, 16>, std::integral_constant<int, 33>) {
+                   std::integral_constant<int, 1>, std::integral_constant<int, 4>,
+                   std::integral_constant<int, 7>, std::integral_constant<int, 16>,
+                   std::integral_constant<int, 32>, std::integral_constant<int, 33>) {
   constexpr int lanes = Lanes::value;
   const RandomKey key{0x123456789abcdef0, 17, 99};
   std::uint32_t low[lanes], high[lanes], out[4][lanes];

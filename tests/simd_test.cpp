@@ -134,20 +134,23 @@ TEST_CASE_TEMPLATE("a selection goes by the comparison, which is false for NaN",
   for (std::size_t i = 0; i < width<P>; ++i) CHECK(lanes(mixed)[i] == (i == 0 ? T(7) : T(i)));
 }
 
-TEST_CASE_TEMPLATE("a lane is kept by its unsigned number or cleared, even of infinity", P,
+TEST_CASE_TEMPLATE("a lane is kept by a half of its word or cleared, even of infinity", P,
                    EVERY_PACK) {
   using T = Value<P>;
-  const std::uint32_t least = 0x80000001u;
-  const std::uint32_t some[] = {least, 0, least - 1, ~0u, 1, least + 1};
-  std::vector<std::uint32_t> numbers(width<P>);
-  for (std::size_t begin = 0; begin < std::size(some); ++begin) {
-    for (std::size_t i = 0; i < width<P>; ++i) numbers[i] = some[(begin + i) % std::size(some)];
-    const auto kept = lanes(keep_at_least(count_up<P>(1), numbers.data(), least));
-    const auto infinite = lanes(keep_at_least(P(infinity_of<P>), numbers.data(), least));
-    for (std::size_t i = 0; i < width<P>; ++i) {
-      CHECK(kept[i] == (numbers[i] >= least ? T(i + 1) : T(0)));
-      CHECK(infinite[i] == (numbers[i] >= least ? infinity_of<P> : T(0)));
-    }
+  for (const std::uint32_t least : {0u, 1u, 0x8001u, 0xFFFFu, 0x10000u}) {
+    const std::uint32_t some[] = {0x8001FFFFu, 0, 0xFFFF8000u, ~0u, 1, 0x80008001u};
+    std::vector<std::uint32_t> words(width<P>);
+    for (std::size_t begin = 0; begin < std::size(some); ++begin)
+      for (const bool upper : {false, true}) {
+        for (std::size_t i = 0; i < width<P>; ++i) words[i] = some[(begin + i) % std::size(some)];
+        const auto kept = lanes(keep_at_least(count_up<P>(1), words.data(), upper, least));
+        const auto infinite = lanes(keep_at_least(P(infinity_of<P>), words.data(), upper, least));
+        for (std::size_t i = 0; i < width<P>; ++i) {
+          const bool keeps = (upper ? words[i] / 65536 : words[i] % 65536) >= least;
+          CHECK(kept[i] == (keeps ? T(i + 1) : T(0)));
+          CHECK(infinite[i] == (keeps ? infinity_of<P> : T(0)));
+        }
+      }
   }
 }
 

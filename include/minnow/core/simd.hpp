@@ -222,22 +222,36 @@ MINNOW_INLINE Pack<T, vector> select_equal(Pack<T, vector> a, Pack<T, vector> b,
 }
 #undef MINNOW_CHOOSE
 
-/// Lane by lane: `a` where the number of this lane is at least `least`, 0 elsewhere.
+/// Lane by lane: `a` where the lower or, if `upper`, the upper 16 bits of this lane's word are at
+/// least `least`, 0 elsewhere.
 template <class T, bool vector>
-MINNOW_INLINE Pack<T, vector> keep_at_least(Pack<T, vector> a, const std::uint32_t* numbers,
-                                            std::uint32_t least) {
+MINNOW_INLINE Pack<T, vector> keep_at_least(Pack<T, vector> a, const std::uint32_t* words,
+                                            bool upper, std::uint32_t least) {
   using V = Pack<T, vector>;
 #if defined(EIGEN_VECTORIZE_AVX512)
-  if constexpr (sizeof(T) == 4 && V::width == 16)
-    return V(
-        _mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask(_mm512_loadu_si512(numbers),
-                                                    _mm512_set1_epi32(static_cast<int>(least))),
-                            a.raw));
+  if constexpr (sizeof(T) == 4 && V::width == 16) {
+    const __m512i word = _mm512_loadu_si512(words);
+    const __m512i half =
+        upper ? _mm512_srli_epi32(word, 16) : _mm512_and_si512(word, _mm512_set1_epi32(0xFFFF));
+    const auto mask = _mm512_cmpge_epu32_mask(half, _mm512_set1_epi32(static_cast<int>(least)));
+    return V(_mm512_maskz_mov_ps(mask, a.raw));
+  }
+  if constexpr (sizeof(T) == 8 && V::width == 8) {
+    const auto some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+    const __m512i word = _mm512_maskz_cvtepu32_epi64(0xFF, some);
+    const __m512i half = upper ? _mm512_maskz_srli_epi64(0xFF, word, 16)
+                               : _mm512_and_si512(word, _mm512_set1_epi64(0xFFFF));
+    const auto mask = _mm512_cmpge_epu64_mask(half, _mm512_set1_epi64(least));
+    return V(_mm512_maskz_mov_pd(mask, a.raw));
+  }
 #endif
   using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
   Bits mask[V::width];
   MINNOW_SIMD
-  for (Index j = 0; j < V::width; ++j) mask[j] = numbers[j] >= least ? ~Bits{0} : Bits{0};
+  for (Index j = 0; j < V::width; ++j) {
+    const std::uint32_t half = upper ? words[j] >> 16 : words[j] & 0xFFFFu;
+    mask[j] = half >= least ? ~Bits{0} : Bits{0};
+  }
   V bits;
   std::memcpy(&bits.raw, mask, sizeof bits.raw);
   return V(Eigen::internal::pand(a.raw, bits.raw));

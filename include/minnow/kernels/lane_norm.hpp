@@ -163,30 +163,29 @@ void lane_dropout(T* y, const T* x, Index begin, Index end, Index first_sample,
   using V = Pack<T>;
   constexpr int lanes = static_cast<int>(V::width), block = int{DropoutRule::block_size};
   const V scale(static_cast<T>(rule.scale));
-  std::uint32_t high[lanes], words[4][lanes], halves[block][lanes];
-  for (int j = 0; j < lanes; ++j) high[j] = static_cast<std::uint32_t>(first_sample + j);
-  for (Index b = begin / block; b * block < end; ++b) {
-    philox<lanes>(words, rule.key, SameWord{static_cast<std::uint32_t>(b)}, high);
-    MINNOW_UNROLL
-    for (int h = 0; h < block; h += 2) {
-      MINNOW_SIMD
-      for (int j = 0; j < lanes; ++j) {
-        halves[h][j] = words[h / 2][j] & 0xFFFFu;
-        halves[h + 1][j] = words[h / 2][j] >> 16;
-      }
-    }
-    const auto drop = [&](Index h) {
-      const Index at = (b * block + h) * lanes;
-      V value = keep_at_least(V::load(x + at) * scale, halves[h], rule.threshold);
-      if constexpr (relu) value = max(value, V::zero());
-      value.store(y + at);
-    };
-    if (begin <= b * block && (b + 1) * block <= end) {
+  // Two blocks of positions at a time: numbers are drawn faster side by side.
+  constexpr int positions = 2 * block;
+  std::uint32_t low[2 * lanes], high[2 * lanes], words[4][2 * lanes];
+  const auto drop = [&](Index first, int i) {
+    const Index at = (first + i) * lanes;
+    const int half = i % block;
+    V value = keep_at_least(V::load(x + at) * scale, words[half / 2] + i / block * lanes,
+                            half % 2 == 1, rule.threshold);
+    if constexpr (relu) value = max(value, V::zero());
+    value.store(y + at);
+  };
+  for (int j = 0; j < 2 * lanes; ++j)
+    high[j] = static_cast<std::uint32_t>(first_sample + j % lanes);
+  for (Index b = begin / block; b * block < end; b += 2) {
+    for (int j = 0; j < 2 * lanes; ++j) low[j] = static_cast<std::uint32_t>(b + j / lanes);
+    philox<2 * lanes>(words, rule.key, low, high);
+    const Index first = b * block;
+    if (begin <= first && first + positions <= end) {
       MINNOW_UNROLL
-      for (int h = 0; h < block; ++h) drop(h);
+      for (int i = 0; i < positions; ++i) drop(first, i);
     } else {
-      for (Index i = std::max(begin, b * block); i < std::min(end, (b + 1) * block); ++i)
-        drop(i - b * block);
+      for (int i = 0; i < positions; ++i)
+        if (begin <= first + i && first + i < end) drop(first, i);
     }
   }
 }
