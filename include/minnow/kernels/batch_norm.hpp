@@ -53,13 +53,16 @@ void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var,
                                   beta ? static_cast<double>(beta[ch]) : 0);
   };
   if (detail::channels_at_a_time<T>(n, c, hw, 1)) {
+    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
     parallel_for(c, [&](Index ch) {
       Moments all;
-      for (Index i = ch; i < n * c; i += c) all = merge(all, moments(x + i * hw, hw, 1, 0, c * hw));
+      for (Index i = ch; i < n * c; i += c) {
+        const bool fetch = past_caches && i + c < n * c;
+        all = merge(all, moments(x + i * hw, hw, 1, 0, fetch ? c * hw : 0));
+      }
       const auto affine = finish(ch, all.mean, all.variance());
       for (Index i = ch; i < n * c; i += c)
-        detail::normalize_plane(y + i * hw, x + i * hw, hw, affine,
-                                detail::goes_past_caches<T>(n * c * hw, hw));
+        detail::normalize_plane(y + i * hw, x + i * hw, hw, affine, past_caches);
     });
     return;
   }

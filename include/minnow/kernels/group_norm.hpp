@@ -68,7 +68,8 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
                                                     run, eps, {groups, begin, past_caches});
     for (Index i = begin; i < end; ++i) {
       const Index group = i % groups;
-      const Moments part = moments(x + i * run, run);
+      // From memory, unlike from the caches, a group comes faster for being asked for ahead.
+      const Moments part = moments(x + i * run, run, 1, 0, past_caches ? run : 0);
       const double r = 1 / std::sqrt(part.variance() + eps);
       mean[i] = static_cast<T>(part.mean);
       rstd[i] = static_cast<T>(r);
