@@ -3,8 +3,8 @@
 /// What the operations share: lists of axes, shapes that are repeated to fit each other, and sums
 /// that undo the repetition.
 
+#include <algorithm>
 #include <array>
-#include <bitset>
 #include <initializer_list>
 #include <span>
 #include <string_view>
@@ -14,6 +14,13 @@
 #include "minnow/tensor.hpp"
 
 namespace minnow::inline MINNOW_ABI {
+
+namespace detail {
+
+/// Which axes of a shape are chosen.
+using AxisSet = std::array<bool, Shape::max_rank>;
+
+}  // namespace detail
 
 /// One axis, or several in braces, negative ones counted from the back: `sum(x, 1)`,
 /// `mean(x, {0, -1})`. No axis at all stands for every axis.
@@ -36,19 +43,18 @@ class Axes {
   ///
   /// Errors: ShapeError for an axis that `shape` does not have, or one that is named
   /// twice; the text starts with `place`.
-  std::bitset<Shape::max_rank> of(const Shape& shape, std::string_view place) const {
-    std::bitset<Shape::max_rank> chosen;
+  detail::AxisSet of(const Shape& shape, std::string_view place) const {
+    detail::AxisSet chosen{};
     for (const Index axis : *this) {
       const Index rank = shape.rank();
       check<ShapeError>(-rank <= axis && axis < rank, place, ": there is no axis ", axis,
                         " in shape ", shape, " of rank ", rank);
-      const auto bit = static_cast<std::size_t>(shape.wrap(axis));
-      check<ShapeError>(!chosen[bit], place, ": axis ", axis, " of shape ", shape,
+      bool& is_chosen = chosen[static_cast<std::size_t>(shape.wrap(axis))];
+      check<ShapeError>(!is_chosen, place, ": axis ", axis, " of shape ", shape,
                         " is named more than once");
-      chosen.set(bit);
+      is_chosen = true;
     }
-    if (size_ == 0)
-      for (Index axis = 0; axis < shape.rank(); ++axis) chosen.set(static_cast<std::size_t>(axis));
+    if (size_ == 0) std::fill_n(chosen.begin(), shape.rank(), true);
     return chosen;
   }
 
@@ -58,8 +64,6 @@ class Axes {
 };
 
 namespace detail {
-
-using AxisSet = std::bitset<Shape::max_rank>;
 
 /// `shape` without the chosen axes, or with size 1 there.
 inline Shape reduced_shape(const Shape& shape, AxisSet axes, bool keepdim) {
@@ -144,11 +148,11 @@ Tensor<T> sum_axes(const Tensor<T>& x, AxisSet axes, bool keepdim, double diviso
 template <class T>
 Tensor<T> sum_to(const Tensor<T>& dy, const Shape& shape) {
   if (dy.shape() == shape) return dy;
-  AxisSet repeated;
+  AxisSet repeated{};
   const Index missing = dy.rank() - shape.rank();
   for (Index axis = 0; axis < dy.rank(); ++axis)
     if (axis < missing || shape[axis - missing] != dy.size(axis))
-      repeated.set(static_cast<std::size_t>(axis));
+      repeated[static_cast<std::size_t>(axis)] = true;
   return sum_axes(dy, repeated, false).reshape(shape);
 }
 
