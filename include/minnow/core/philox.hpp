@@ -11,8 +11,11 @@
 
 #include "minnow/core/config.hpp"
 
-#if defined(__SSE2__)
+// immintrin.h is large: only where Eigen includes it, too.
+#if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace minnow::inline MINNOW_ABI {
