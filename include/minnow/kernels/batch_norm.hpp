@@ -12,13 +12,14 @@ namespace minnow::inline MINNOW_ABI::kernels {
 
 namespace detail {
 
-/// True where a thread takes a channel through both passes: its planes are long runs of memory, its
-/// numbers, `arrays` times, are still in the second-level cache for the second pass, and there are
-/// enough channels to share out.
+/// True where a thread takes a channel through both passes: its numbers, `arrays` times, are still
+/// in the second-level cache for the second pass, its planes are runs of memory long enough for
+/// what that saves (1 KB where two arrays are read, 8 KB for one), and there are enough channels to
+/// share out.
 template <class T>
 bool channels_at_a_time(Index n, Index c, Index hw, Index arrays) {
-  return hw * Index{sizeof(T)} >= 8 * 1024 && c >= 8 &&
-         arrays * n * hw * Index{sizeof(T)} <= 832 * 1024;
+  const Index plane = hw * Index{sizeof(T)};
+  return plane >= (arrays > 1 ? 1024 : 8 * 1024) && c >= 8 && arrays * n * plane <= 832 * 1024;
 }
 
 }  // namespace detail
