@@ -123,7 +123,7 @@ int main(int argc, char** argv) {
   std::string line;
   for (const auto& word : compiler) line += (line.empty() ? "" : " ") + word;
   // The report is for other machines: paths as from the source's root.
-  const std::string here = fs::absolute(root).lexically_normal().string() + "/";
+  const std::string here = (fs::absolute(root) / "").lexically_normal().string();
   if (const auto at = line.find(here); at != line.npos) line.erase(at, here.size());
   if (!out.empty())
     std::ofstream(out) << Json{{"compiler", line + " -O2"}, {"rows", rows}}.dump(1) << '\n';
