@@ -19,5 +19,7 @@ configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/minnowConfig.cmake.in" 
 # While versions begin with 0, a new minor version may change the interface.
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/minnowConfigVersion.cmake" COMPATIBILITY SameMinorVersion
                                  ARCH_INDEPENDENT)
-install(FILES "${PROJECT_BINARY_DIR}/minnowConfig.cmake" "${PROJECT_BINARY_DIR}/minnowConfigVersion.cmake"
-              "${PROJECT_SOURCE_DIR}/cmake/compiled.cpp" DESTINATION "${package}")
+install(
+  FILES "${PROJECT_BINARY_DIR}/minnowConfig.cmake" "${PROJECT_BINARY_DIR}/minnowConfigVersion.cmake"
+        "${CMAKE_CURRENT_LIST_DIR}/MinnowCompiled.cmake" "${CMAKE_CURRENT_LIST_DIR}/compiled.cpp"
+  DESTINATION "${package}")
