@@ -120,6 +120,7 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
     return detail::make_gradient_weights<T>(r, g, g * dy_sum / m, g * dy_xhat_sum / m);
   };
   if (!constant && detail::channels_at_a_time<T>(n, c, hw, 2)) {
+    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
     parallel_for(c, [&](Index ch) {
       detail::GradientSums sums;
       for (Index i = ch; i < n * c; i += c)
@@ -127,7 +128,7 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       const auto weights = finish(ch, sums.dy, sums.dy_xhat);
       for (Index i = ch; dx && i < n * c; i += c)
         detail::gradient_plane(dx + i * hw, dy + i * hw, x + i * hw, hw, mean[ch], rstd[ch],
-                               weights, detail::goes_past_caches<T>(n * c * hw, hw));
+                               weights, past_caches);
     });
     return;
   }

@@ -130,12 +130,11 @@ MINNOW_INLINE Sums sum_distances(const T* x, Index count, Index runs, Index stri
   return s0;
 }
 
-/// sum((x - center)^2) over a strided set.
+/// sum(x^2) over a piece.
 template <class T>
-MINNOW_INLINE double sum_squared_distances(const T* x, Index count, Index runs, Index stride,
-                                           T center, Index ahead = 0) {
+MINNOW_INLINE double piece_squares(const T* x, Index count, Index ahead = 0) {
   return static_cast<double>(
-      sum(sum_distances<SquareSums<T>>(x, count, runs, stride, center, ahead).squares));
+      sum(sum_distances<SquareSums<T>>(x, count, 1, 0, T(0), ahead).squares));
 }
 
 /// The moments of a strided set in double, number by number: for what overflows `T`.
@@ -256,7 +255,7 @@ template <class T>
 double sum_squares(const T* x, Index count) {
   double result = 0;
   detail::for_pieces(count, 1, 0, [&](Index first, Index piece_count, Index) {
-    double squares = detail::sum_squared_distances(x + first, piece_count, 1, 0, T(0));
+    double squares = detail::piece_squares(x + first, piece_count);
     if (!std::isfinite(squares)) [[unlikely]] {
       squares = 0;
       for (Index i = first; i < first + piece_count; ++i)

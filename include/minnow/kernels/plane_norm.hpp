@@ -84,11 +84,11 @@ struct GradientLanes {
 template <class T>
 MINNOW_INLINE GradientSums gradient_sums(const T* dy, const T* x, Index count, T mean, T rstd) {
   GradientSums result;
-  for (Index i = 0; i < count; i += moment_piece) {
+  for_pieces(count, 1, 0, [&](Index first, Index piece_count, Index) {
     GradientLanes<T> piece;
-    piece.add(dy + i, x + i, std::min(moment_piece, count - i), mean, rstd);
+    piece.add(dy + first, x + first, piece_count, mean, rstd);
     result.add({static_cast<double>(sum(piece.dy)), static_cast<double>(sum(piece.dy_xhat))});
-  }
+  });
   return result;
 }
 

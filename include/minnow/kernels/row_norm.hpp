@@ -66,7 +66,7 @@ MINNOW_INLINE PieceMoments<T> row_moments(const T* row, Index cols, Index ahead)
     if (cols <= moment_piece) return piece_moments(row, cols, 1, 0, ahead);
     return PieceMoments<T>(moments(row, cols));
   } else {
-    double squares = cols <= moment_piece ? sum_squared_distances(row, cols, 1, 0, T(0), ahead)
+    double squares = cols <= moment_piece ? piece_squares(row, cols, ahead)
                                           : std::numeric_limits<double>::infinity();
     if (!std::isfinite(squares)) [[unlikely]]
       squares = sum_squares(row, cols);
