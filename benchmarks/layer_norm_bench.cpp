@@ -7,14 +7,14 @@ using namespace bench;
 namespace {
 
 constexpr const char* how_it_works = R"(
-Each row (the last axis) has statistics of its own. Long rows fill registers by themselves: sum, sum of
-squared distances, and the pass that writes y, all while the row is in cache. Each step of a row waits
-for the one before it, so up to 16 rows go through each step side by side. Short rows, up to two and a
-half registers long, would be mostly tails and sums across lanes; so blocks of them are transposed in
+Each row (the last axis) has statistics of its own. Rows of one to eight registers are added up sixteen
+at a time, two steps a row in place of a sum across lanes; the last register of a row ends where the row
+ends, so there are no tails. Shorter rows would be mostly tails, so blocks of them are transposed in
 registers, one row a lane, two sets side by side to hide the latency of the sums, and transposed back.
-Forward, that is for rows below one register; those of one to eight are added up sixteen at a time.
-Backward: the two means of a row in one pass, dx and the row's share of dgamma and dbeta in the second;
-chunks of rows have column sums of their own, added in a fixed order.
+Longer rows fill registers by themselves; each step of a row waits for the one before it, so several go
+through each step side by side, up to 16 forward, four backward.
+Backward: the two means of a row in one pass; in the second, dx and the rows' shares of dgamma and dbeta,
+which stay in registers meanwhile. Chunks of rows have column sums of their own, added in a fixed order.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx), and no
 more pass the memory bus.
 )";

@@ -28,6 +28,7 @@ std::vector<Size> sizes() {
   for (const Index cols : {Index{1}, Index{2}, Index{5}, Index{7}, Index{9}, below, W, W + 1,
                            Index{22}, Index{24}, Index{26}, 3 * W + 1})
     result.push_back({1000, cols});
+  for (const Index packs : {2, 3, 4, 5, 6, 7, 8}) result.push_back({5 * W + 3, packs * W - 1});
   return result;
 }
 

@@ -47,7 +47,7 @@ TEST_CASE("what is written past the caches is what is written to them") {
   struct Sizes {
     Index rows, cols;
   };
-  for (const Sizes& sizes : {Sizes{4096, 1024}, {4096, 1029}, {80004, 56}}) {
+  for (const Sizes& sizes : {Sizes{4096, 1024}, {4096, 1029}, {80004, 56}, {37504, 112}}) {
     const Index rows = sizes.rows, cols = sizes.cols;
     CAPTURE(cols);
     const Data d(rows, cols);

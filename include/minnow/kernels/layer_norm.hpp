@@ -34,9 +34,11 @@ void normalize_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T*
 template <bool centered, class T>
 void gradient_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                    const T* rstd, const T* gamma, Index rows, Index cols) {
+  if (gradient_rows_in_packs<centered>(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, rows, cols))
+    return;
   if (ShortRows<T>::suits(rows, cols))
     return gradient_short_rows<centered>(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, rows, cols);
-  const Chunks chunks = make_chunks(rows, 2 * cols);
+  const Chunks chunks = make_chunks(rows, 2 * cols, std::clamp<Index>(rows / 16, 8, 64));
   // Of each chunk: the columns' sums of dy * xhat, then those of dy.
   const Scratch<T> partial(dgamma || dbeta ? chunks.count * 2 * cols : 0);
   parallel_for(chunks.count, [&](Index chunk) {

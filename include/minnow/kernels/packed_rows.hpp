@@ -1,10 +1,14 @@
 #pragma once
 /// @file
-/// Normalisation of rows of one to eight packs, a block of them at a time: as many rows as a pack
-/// has lanes are added up across lanes together (lane_sums), and have their roots taken together.
+/// Normalisation of rows of one to eight packs and its gradients, a block of rows at a time: as
+/// many rows as a pack has lanes are added up across lanes together (lane_sums), and have their
+/// roots taken together.
 ///
 /// A row's last pack ends where the row ends, so it overlaps the one before it: nothing is loaded
 /// or stored with a count. Numbers that it shares with that pack count once.
+///
+/// What a loop needs stands in local variables: beside the stores of packs, which may go anywhere
+/// as far as the compiler can tell, all else would be read again for each row.
 
 #include <algorithm>
 #include <cstddef>
@@ -29,7 +33,8 @@ bool with_packs_of_row(Index cols, const F& f) {
 template <class T, int packs>
 struct PackedRows {
   using V = Pack<T>;
-  static constexpr Index W = V::width, most_rows = 4 * W;
+  /// Rows in a block: the gradients' two arrays of the longest rows fit the first-level cache.
+  static constexpr Index W = V::width, most_rows = 4 * W, most_gradient_rows = 2 * W;
   /// One number for each row.
   using Values = T[static_cast<std::size_t>(most_rows)];
   /// A group of rows.
@@ -45,6 +50,17 @@ struct PackedRows {
   }
 
   Index at(int p) const { return p + 1 == packs ? cols - W : p * W; }
+
+  /// A parameter of the columns in packs; `otherwise` if it is null.
+  MINNOW_INLINE void load(V (&to)[packs], const T* parameter, T otherwise) const {
+    MINNOW_UNROLL
+    for (int p = 0; p < packs; ++p) to[p] = parameter ? V::load(parameter + at(p)) : V(otherwise);
+  }
+
+  /// How many of `left` rows come next: whole groups, `most` at most, or less than a group.
+  static Index next_rows(Index left, Index most) {
+    return left < W ? left : std::min(left, most) / W * W;
+  }
 
   /// sums[row] = the sum of term(row, value) over the row's numbers in packs.
   template <class F>
@@ -68,9 +84,9 @@ struct PackedRows {
 /// written, where a square has overflown. Each step is taken for all rows before the next: it waits
 /// for the one before it.
 template <bool centered, int packs, class T>
-bool normalize_packed_rows(T* y, T* mean, T* rstd, const T* x, const Pack<T> (&gamma)[packs],
-                           const Pack<T> (&beta)[packs], const PackedRows<T, packs>& shape,
-                           Index rows, T eps) {
+bool normalize_packed_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
+                           const PackedRows<T, packs> shape, Index rows, T eps,
+                           bool past_caches = false) {
   using V = Pack<T>;
   using Rows = PackedRows<T, packs>;
   constexpr Index W = V::width;
@@ -103,35 +119,45 @@ bool normalize_packed_rows(T* y, T* mean, T* rstd, const T* x, const Pack<T> (&g
   }
   if (!(sum(overflow) == 0)) [[unlikely]]
     return false;
-  for (Index r = 0; r < rows; ++r) {
-    const V c(centered ? center[r] : T(0)), a(scale[r]), b(centered ? shift[r] : T(0));
-    V v[packs];
-    MINNOW_UNROLL
-    for (int p = 0; p < packs; ++p) {
-      v[p] = V::load(x + r * cols + shape.at(p));
-      __builtin_prefetch(x + (rows + r) * cols + shape.at(p), 0, 2);  // of the next block
+  V gammas[packs], betas[packs];
+  shape.load(gammas, gamma, T(1));
+  shape.load(betas, beta, T(0));
+  with_store(past_caches, y, [&](const auto& store) {
+    for (Index r = 0; r < rows; ++r) {
+      const V c(centered ? center[r] : T(0)), a(scale[r]), b(centered ? shift[r] : T(0));
+      V v[packs];
+      MINNOW_UNROLL
+      for (int p = 0; p < packs; ++p) {
+        v[p] = V::load(x + r * cols + shape.at(p));
+        __builtin_prefetch(x + (rows + r) * cols + shape.at(p), 0, 2);  // of the next block
+      }
+      MINNOW_UNROLL
+      for (int p = 0; p < packs; ++p)
+        store(fma(centered ? fma(v[p] - c, a, b) : v[p] * a, gammas[p], betas[p]),
+              y + r * cols + shape.at(p));
     }
-    MINNOW_UNROLL
-    for (int p = 0; p < packs; ++p)
-      fma(centered ? fma(v[p] - c, a, b) : v[p] * a, gamma[p], beta[p])
-          .store(y + r * cols + shape.at(p));
-  }
+  });
   if constexpr (centered) std::copy_n(center, rows, mean);
   std::copy_n(scale, rows, rstd);
   return true;
 }
 
-/// The same for fewer rows than a group: filled up to one, so that a row's bits do not depend on
-/// the others.
+/// `count` numbers, and zeros behind them up to `size`.
+template <class T>
+void pad(T* to, const T* from, Index count, Index size) {
+  std::fill(std::copy_n(from, count, to), to + size, T(0));
+}
+
+/// normalize_packed_rows for fewer rows than a group: filled up to one, so that a row's bits do not
+/// depend on the others.
 template <bool centered, int packs, class T>
-bool normalize_last_rows(T* y, T* mean, T* rstd, const T* x, const Pack<T> (&gamma)[packs],
-                         const Pack<T> (&beta)[packs], const PackedRows<T, packs>& shape,
-                         Index rows, T eps) {
+bool normalize_last_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
+                         const PackedRows<T, packs>& shape, Index rows, T eps) {
   using Rows = PackedRows<T, packs>;
   alignas(memory_alignment) typename Rows::Group padded;
   typename Rows::Values padded_mean, padded_rstd;
   const Index count = rows * shape.cols;
-  std::fill(std::copy_n(x, count, padded), padded + Rows::W * shape.cols, T(0));
+  pad(padded, x, count, Rows::W * shape.cols);
   if (!normalize_packed_rows<centered, packs, T>(padded, padded_mean, padded_rstd, padded, gamma,
                                                  beta, shape, Rows::W, eps))
     return false;
@@ -151,29 +177,166 @@ bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma,
     using Rows = PackedRows<T, packs>;
     constexpr Index group = Rows::W;
     const Rows shape(cols);
-    Pack<T> gammas[packs], betas[packs];
-    for (int p = 0; p < packs; ++p) {
-      gammas[p] = gamma ? Pack<T>::load(gamma + shape.at(p)) : Pack<T>(T(1));
-      betas[p] = beta ? Pack<T>::load(beta + shape.at(p)) : Pack<T>::zero();
-    }
+    const bool past_caches = goes_past_caches<T>(rows * cols, cols);
     parallel_chunks((rows + group - 1) / group, group * cols, [&](Index begin, Index end) {
       const Index last = std::min(rows, end * group);
       for (Index row = begin * group, count; row < last; row += count) {
-        count = std::min(last - row, Rows::most_rows);
-        if (count > group) count -= count % group;
+        count = shape.next_rows(last - row, Rows::most_rows);
         T *to = y + row * cols, *means = centered ? mean + row : nullptr;
         const T* from = x + row * cols;
         const bool done =
             count < group
-                ? normalize_last_rows<centered, packs>(to, means, rstd + row, from, gammas, betas,
+                ? normalize_last_rows<centered, packs>(to, means, rstd + row, from, gamma, beta,
                                                        shape, count, static_cast<T>(eps))
-                : normalize_packed_rows<centered, packs>(to, means, rstd + row, from, gammas, betas,
-                                                         shape, count, static_cast<T>(eps));
+                : normalize_packed_rows<centered, packs>(to, means, rstd + row, from, gamma, beta,
+                                                         shape, count, static_cast<T>(eps),
+                                                         past_caches);
         if (!done)
           normalize_block_by_block<centered>(to, means, rstd + row, from, gamma, beta, count, cols,
                                              eps);
       }
     });
+  });
+}
+
+/// Of each column, the sums of dy * xhat and of dy: the gradients of gamma and beta. What a row's
+/// last pack shares with the one before it is in both.
+template <class T, int packs>
+struct PackedGradients {
+  Pack<T> gamma[packs], beta[packs];
+
+  PackedGradients() {
+    for (int p = 0; p < packs; ++p) gamma[p] = beta[p] = Pack<T>::zero();
+  }
+};
+
+/// Adds the shares of whole groups of rows, PackedRows::most_gradient_rows at most, to the
+/// gradients of gamma and beta, and writes their dx, unless it is null; dx may be dy. The formulas
+/// are those of gradient_rows_together.
+template <bool centered, int packs, class T>
+void gradient_packed_rows(T* dx, PackedGradients<T, packs>& gradients, const T* dy, const T* x,
+                          const T* mean, const T* rstd, const T* gamma,
+                          const PackedRows<T, packs> shape, Index rows, bool past_caches = false) {
+  using V = Pack<T>;
+  constexpr Index W = V::width;
+  const Index cols = shape.cols;
+  const auto xhat_of = [&](Index r, V value) {
+    return (centered ? value - V(mean[r]) : value) * V(rstd[r]);
+  };
+  V gammas[packs], dgammas[packs], dbetas[packs];
+  shape.load(gammas, gamma, T(1));
+  typename PackedRows<T, packs>::Values of_one, of_xhat;
+  for (Index first = 0; dx && first < rows; first += W) {
+    V halves[2];  // of the rows, whose two sums are side by side
+    for (Index half = 0; half < 2; ++half) {
+      V of_row[W];
+      MINNOW_UNROLL
+      for (Index i = 0; i < W / 2; ++i) {
+        const Index r = first + half * (W / 2) + i;
+        V dxhats = V::zero(), dxhats_xhat = dxhats;
+        MINNOW_UNROLL
+        for (int p = packs - 1; p >= 0; --p) {
+          const Index at = r * cols + shape.at(p);
+          V dxhat = V::load(dy + at) * gammas[p];
+          if (p + 1 == packs) dxhat *= shape.once;
+          dxhats += dxhat;
+          dxhats_xhat = fma(dxhat, xhat_of(r, V::load(x + at)), dxhats_xhat);
+        }
+        of_row[2 * i] = dxhats;
+        of_row[2 * i + 1] = dxhats_xhat;
+      }
+      halves[half] = lane_sums<W>(of_row);
+    }
+    V dxhats, dxhats_xhat;
+    deinterleave(halves[0], halves[1], dxhats, dxhats_xhat);
+    const V share = V::load(rstd + first) * V(T(-1) / static_cast<T>(cols));
+    (centered ? dxhats * share : V::zero()).store(of_one + first);
+    (dxhats_xhat * share).store(of_xhat + first);
+  }
+  MINNOW_UNROLL
+  for (int p = 0; p < packs; ++p) {
+    dgammas[p] = gradients.gamma[p];
+    dbetas[p] = gradients.beta[p];
+  }
+  with_store(past_caches && dx, dx, [&](const auto& store) {
+    for (Index r = 0; r < rows; ++r) {
+      const V scale(rstd[r]), a(dx ? of_xhat[r] : T(0)), b(dx ? of_one[r] : T(0));
+      const V last = V::load(dy + r * cols + shape.at(packs - 1));  // dx may be dy
+      MINNOW_UNROLL
+      for (int p = 0; p < packs; ++p) {
+        const Index at = r * cols + shape.at(p), next = rows * cols + at;
+        const V g = p + 1 < packs ? V::load(dy + at) : last, xhat = xhat_of(r, V::load(x + at));
+        __builtin_prefetch(dy + next, 0, 2);  // of the next block
+        __builtin_prefetch(x + next, 0, 2);
+        dgammas[p] = fma(g, xhat, dgammas[p]);
+        dbetas[p] += g;
+        if (dx) store(fma(g * gammas[p], scale, fma(xhat, a, b)), dx + at);
+      }
+    }
+  });
+  MINNOW_UNROLL
+  for (int p = 0; p < packs; ++p) {
+    gradients.gamma[p] = dgammas[p];
+    gradients.beta[p] = dbetas[p];
+  }
+}
+
+/// gradient_packed_rows for fewer rows than a group: filled up to one with rows of zeros, which add
+/// nothing.
+template <bool centered, int packs, class T>
+void gradient_last_rows(T* dx, PackedGradients<T, packs>& gradients, const T* dy, const T* x,
+                        const T* mean, const T* rstd, const T* gamma,
+                        const PackedRows<T, packs>& shape, Index rows) {
+  using Rows = PackedRows<T, packs>;
+  alignas(memory_alignment) typename Rows::Group padded_dy, padded_x;
+  typename Rows::Values padded_mean, padded_rstd;
+  const Index count = rows * shape.cols, size = Rows::W * shape.cols;
+  pad(padded_dy, dy, count, size);
+  pad(padded_x, x, count, size);
+  if constexpr (centered) pad(padded_mean, mean, rows, Rows::W);
+  pad(padded_rstd, rstd, rows, Rows::W);
+  gradient_packed_rows<centered, packs, T>(dx ? padded_dy : nullptr, gradients, padded_dy, padded_x,
+                                           padded_mean, padded_rstd, gamma, shape, Rows::W);
+  if (dx) std::copy_n(padded_dy, count, dx);
+}
+
+/// The gradients of all rows, if they are of one to eight packs; false, with nothing done,
+/// otherwise. Not centered, mean is null. dx, dgamma, dbeta and gamma may be null.
+template <bool centered, class T>
+bool gradient_rows_in_packs(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                            const T* rstd, const T* gamma, Index rows, Index cols) {
+  return with_packs_of_row<T>(cols, [&](auto packs_constant) {
+    constexpr int packs = packs_constant;
+    using Rows = PackedRows<T, packs>;
+    constexpr Index group = Rows::W;
+    const Rows shape(cols);
+    const bool past_caches = goes_past_caches<T>(rows * cols, cols);
+    const Chunks chunks = make_chunks((rows + group - 1) / group, 2 * group * cols);
+    // Of each chunk: the columns' sums of dy * xhat, then those of dy.
+    const Scratch<T> partial(chunks.count * 2 * cols);
+    parallel_for(chunks.count, [&](Index chunk) {
+      PackedGradients<T, packs> gradients;
+      const Index last = std::min(rows, chunks.end(chunk) * group);
+      for (Index row = chunks.begin(chunk) * group, count; row < last; row += count) {
+        count = shape.next_rows(last - row, Rows::most_gradient_rows);
+        const Index at = row * cols;
+        T* to = dx ? dx + at : nullptr;
+        const T* means = centered ? mean + row : nullptr;
+        if (count < group)
+          gradient_last_rows<centered, packs>(to, gradients, dy + at, x + at, means, rstd + row,
+                                              gamma, shape, count);
+        else
+          gradient_packed_rows<centered, packs>(to, gradients, dy + at, x + at, means, rstd + row,
+                                                gamma, shape, count, past_caches);
+      }
+      T* sums = partial.data() + chunk * 2 * cols;
+      for (int p = 0; p < packs; ++p) {
+        gradients.gamma[p].store(sums + shape.at(p));
+        gradients.beta[p].store(sums + cols + shape.at(p));
+      }
+    });
+    if (dgamma) sum_columns(dgamma, partial.data(), chunks.count, cols, 2 * cols);
+    if (dbeta) sum_columns(dbeta, partial.data() + cols, chunks.count, cols, 2 * cols);
   });
 }
 

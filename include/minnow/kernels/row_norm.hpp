@@ -11,6 +11,7 @@
 #include "minnow/core/simd.hpp"
 #include "minnow/kernels/moments.hpp"
 #include "minnow/kernels/streaming.hpp"
+#include "minnow/kernels/tile.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
@@ -112,97 +113,117 @@ void normalize_block_by_block(T* y, T* mean, T* rstd, const T* x, const T* gamma
                                   eps, traits.from(row));
 }
 
-/// Adds the shares of `rows` <= rows_of_block(2 * cols) rows to the gradients of gamma and beta,
-/// and writes their dx.
+/// Adds the shares of R rows, each `stride` behind the one before it, to the gradients of gamma and
+/// beta, and writes their dx.
 ///
 ///   dgamma += dy * xhat    dbeta += dy
 ///   dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))
 ///
 /// where xhat = (x - mean) * rstd and dxhat = dy * gamma. Not centered, the middle term is missing
-/// and mean is not used. dx, dgamma, dbeta and gamma may be null; dx may be dy.
-template <bool centered, class T>
-void gradient_row_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
-                        const T* rstd, const T* gamma, Index rows, Index cols,
-                        const RowTraits& traits = {}) {
+/// and mean is not used. mean and rstd of the rows are `period` apart. dx, dgamma, dbeta and gamma
+/// may be null; dx may be dy. Meanwhile what lies `ahead` behind the rows is fetched.
+template <bool centered, int R, class T>
+void gradient_rows_together(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                            const T* rstd, Index period, const T* gamma, Index stride, Index cols,
+                            Index ahead, bool past_caches) {
   using P = Pack<T>;
-  const P one(T(1));
-  const auto mean_of = [&](Index r) { return P(centered ? mean[r] : T(0)); };
-  const auto xhat_of = [](P value, P m, P r) {
-    if constexpr (centered)
-      return (value - m) * r;
-    else
-      return value * r;
-  };
-  T of_xhat[row_block] = {}, of_one[row_block] = {};
-  if (dx) {
-    double sum_dxhat[row_block] = {}, sum_dxhat_xhat[row_block] = {};
-    for (Index row = 0; row < rows; ++row) {
-      const T *dy_row = dy + row * cols, *x_row = x + row * cols;
-      const T* scale = gamma ? gamma + traits.at(row, cols) : nullptr;
-      const P m = mean_of(row), r(rstd[row]);
-      for_pieces(cols, 1, 0, [&](Index first, Index count, Index) {
-        P a = P::zero(), b = P::zero();
-        const auto add = [&](P g, P value) {
-          if constexpr (centered) a += g;
-          b = fma(g, xhat_of(value, m, r), b);
-        };
-        Index i = first;
-        for (; i + P::width <= first + count; i += P::width)
-          add(P::load(dy_row + i) * (scale ? P::load(scale + i) : one), P::load(x_row + i));
-        if (const Index rest = first + count - i; rest > 0)
-          add(P::load(dy_row + i, rest) * (scale ? P::load(scale + i, rest) : one),
-              P::load(x_row + i, rest));
-        sum_dxhat[row] += static_cast<double>(sum(a));
-        sum_dxhat_xhat[row] += static_cast<double>(sum(b));
-      });
-    }
-    for (Index row = 0; row < rows; ++row) {
-      const double scale = -static_cast<double>(rstd[row]) / static_cast<double>(cols);
-      of_xhat[row] = static_cast<T>(scale * sum_dxhat_xhat[row]);
-      of_one[row] = static_cast<T>(scale * sum_dxhat[row]);
-    }
+  constexpr Index W = P::width;
+  P m[R], scale[R], of_xhat[R], of_one[R];
+  MINNOW_UNROLL
+  for (int r = 0; r < R; ++r) {
+    m[r] = P(centered ? mean[r * period] : T(0));
+    scale[r] = P(rstd[r * period]);
+    of_xhat[r] = of_one[r] = P::zero();
   }
-  for (Index row = 0; row < rows; ++row) {
-    const Index at = traits.at(row, cols);
-    const P m = mean_of(row), r(rstd[row]), a(of_xhat[row]), b(of_one[row]);
-    const auto finish = [&](Index i, const auto& load, const auto& store, const auto& write) {
-      const P g = load(dy + row * cols + i), xhat = xhat_of(load(x + row * cols + i), m, r);
-      if (dgamma) store(fma(g, xhat, load(dgamma + at + i)), dgamma + at + i);
-      if (dbeta) store(load(dbeta + at + i) + g, dbeta + at + i);
-      if (dx)
-        write(fma(g * (gamma ? load(gamma + at + i) : one), r, fma(xhat, a, b)),
-              dx + row * cols + i);
-    };
-    Index i = 0;
-    const auto load = [](const T* from) { return P::load(from); };
-    const auto store = [](P value, T* to) { value.store(to); };
-    // Here, too, both operands are near, and the next block is fetched.
-    const T *next_dy = dy + (row + rows) * cols, *next_x = x + (row + rows) * cols;
-    with_store(traits.past_caches && dx, dx + row * cols, [&](const auto& write) {
-      for (; i + P::width <= cols; i += P::width) {
-        __builtin_prefetch(next_dy + i, 0, 2);
-        __builtin_prefetch(next_x + i, 0, 2);
-        finish(i, load, store, write);
+  const auto xhat_of = [&](int r, P value) { return (centered ? value - m[r] : value) * scale[r]; };
+  const P one(T(1));
+  if (dx) {
+    double sum_dxhat[R] = {}, sum_dxhat_xhat[R] = {};
+    for_pieces(cols, 1, 0, [&](Index first, Index count, Index) {
+      P a[R], b[R];
+      MINNOW_UNROLL
+      for (int r = 0; r < R; ++r) a[r] = b[r] = P::zero();
+      const auto add = [&](Index i, const auto& load) {
+        const P g = gamma ? load(gamma + i) : one;
+        MINNOW_UNROLL
+        for (int r = 0; r < R; ++r) {
+          const P dxhat = load(dy + r * stride + i) * g;
+          if constexpr (centered) a[r] += dxhat;
+          b[r] = fma(dxhat, xhat_of(r, load(x + r * stride + i)), b[r]);
+        }
+      };
+      Index i = first;
+      for (; i + W <= first + count; i += W) add(i, [](const T* from) { return P::load(from); });
+      if (const Index rest = first + count - i; rest > 0)
+        add(i, [rest](const T* from) { return P::load(from, rest); });
+      MINNOW_UNROLL
+      for (int r = 0; r < R; ++r) {
+        sum_dxhat[r] += static_cast<double>(sum(a[r]));
+        sum_dxhat_xhat[r] += static_cast<double>(sum(b[r]));
       }
     });
-    if (const Index rest = cols - i; rest > 0) {
-      const auto store_rest = [rest](P value, T* to) { value.store(to, rest); };
-      finish(
-          i, [rest](const T* from) { return P::load(from, rest); }, store_rest, store_rest);
+    MINNOW_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const double share = -static_cast<double>(rstd[r * period]) / static_cast<double>(cols);
+      of_xhat[r] = P(static_cast<T>(share * sum_dxhat_xhat[r]));
+      of_one[r] = P(static_cast<T>(share * sum_dxhat[r]));
     }
+  }
+  const auto finish = [&](Index i, const auto& load, const auto& store, const auto& write) {
+    const P factor = gamma ? load(gamma + i) : one;
+    P of_gamma = P::zero(), of_beta = P::zero();
+    MINNOW_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const Index at = r * stride + i;
+      const P g = load(dy + at), xhat = xhat_of(r, load(x + at));
+      of_gamma = fma(g, xhat, of_gamma);
+      of_beta += g;
+      if (dx) write(fma(g * factor, scale[r], fma(xhat, of_xhat[r], of_one[r])), dx + at);
+    }
+    if (dgamma) store(load(dgamma + i) + of_gamma, dgamma + i);
+    if (dbeta) store(load(dbeta + i) + of_beta, dbeta + i);
+  };
+  Index i = 0;
+  const auto store = [](P value, T* to) { value.store(to); };
+  with_store(past_caches && dx, dx, [&](const auto& write) {
+    for (; i + W <= cols; i += W) {
+      MINNOW_UNROLL
+      for (int r = 0; r < R; ++r) {
+        __builtin_prefetch(dy + r * stride + i + ahead, 0, 2);
+        __builtin_prefetch(x + r * stride + i + ahead, 0, 2);
+      }
+      finish(
+          i, [](const T* from) { return P::load(from); }, store, write);
+    }
+  });
+  if (const Index rest = cols - i; rest > 0) {
+    const auto store_rest = [rest](P value, T* to) { value.store(to, rest); };
+    finish(
+        i, [rest](const T* from) { return P::load(from, rest); }, store_rest, store_rest);
   }
 }
 
-/// The same for any number of rows.
+/// The same for any number of rows: those that share gamma and beta go side by side.
 template <bool centered, class T>
 void gradient_block_by_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                              const T* rstd, const T* gamma, Index rows, Index cols,
                              const RowTraits& traits = {}) {
-  const Index block = rows_of_block(2 * cols);
-  for (Index row = 0; row < rows; row += block)
-    gradient_row_block<centered>(dx ? dx + row * cols : nullptr, dgamma, dbeta, dy + row * cols,
-                                 x + row * cols, centered ? mean + row : nullptr, rstd + row, gamma,
-                                 std::min(block, rows - row), cols, traits.from(row));
+  constexpr Index most = 4;
+  const Index together = std::clamp<Index>(2048 / std::max<Index>(1, cols), 1, most),
+              period = traits.period, stride = period * cols;
+  for (Index block = 0; block < rows; block += together * period)
+    for (Index row = block; row < std::min(rows, block + period); ++row) {
+      const Index at = row * cols, of_col = traits.at(row, cols),
+                  count = std::min(together, (rows - row + period - 1) / period);
+      constant_height<most>(count, [&](auto constant) {
+        constexpr int R = constant;
+        gradient_rows_together<centered, R>(
+            dx ? dx + at : nullptr, dgamma ? dgamma + of_col : nullptr,
+            dbeta ? dbeta + of_col : nullptr, dy + at, x + at, centered ? mean + row : nullptr,
+            rstd + row, period, gamma ? gamma + of_col : nullptr, stride, cols, R * stride,
+            traits.past_caches);
+      });
+    }
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail
