@@ -91,6 +91,20 @@ TEST_CASE_TEMPLATE("a partial load and store touch just the first lanes", P, EVE
   }
 }
 
+TEST_CASE_TEMPLATE("the first lanes of one pack and the rest of another make a third", P,
+                   EVERY_PACK) {
+  using T = Value<P>;
+  const P a = count_up<P>(1, 1), b = count_up<P>(-1, -1);
+  for (std::size_t count = 1; count < width<P>; ++count) {
+    const auto first = lanes(a.first(static_cast<Index>(count))),
+               both = lanes(join(a, b, static_cast<Index>(count)));
+    for (std::size_t i = 0; i < width<P>; ++i) {
+      CHECK(first[i] == (i < count ? lanes(a)[i] : T(0)));
+      CHECK(both[i] == lanes(i < count ? a : b)[i]);
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("packs compute lane by lane", P, EVERY_PACK) {
   using T = Value<P>;
   const P a = count_up<P>(-3.5, 1.25), b = count_up<P>(2, 0.5), c = count_up<P>(7, -3);

@@ -14,9 +14,12 @@
 #pragma GCC diagnostic pop
 #endif
 
+#include <array>
 #include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "minnow/core/config.hpp"
@@ -42,6 +45,15 @@ struct RawPack<T, false> {
   using type = T;
   static constexpr Index width = 1;
 };
+
+/// As many numbers of all ones as there are lanes, and as many zeros.
+template <class T, Index width>
+inline constexpr auto lane_masks = [] {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  std::array<Bits, 2 * width> masks{};
+  for (Index i = 0; i < width; ++i) masks[static_cast<std::size_t>(i)] = ~Bits{0};
+  return masks;
+}();
 
 }  // namespace detail
 
@@ -74,6 +86,11 @@ struct Pack {
       return Pack(Raw(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), from)));
     else if constexpr (std::is_same_v<T, double> && width == 8)
       return Pack(Raw(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1u), from)));
+#elif defined(EIGEN_VECTORIZE_AVX)
+    if constexpr (std::is_same_v<T, float> && width == 8)
+      return Pack(Raw(_mm256_maskload_ps(from, std::bit_cast<__m256i>(mask(count)))));
+    else if constexpr (std::is_same_v<T, double> && width == 4)
+      return Pack(Raw(_mm256_maskload_pd(from, std::bit_cast<__m256i>(mask(count)))));
 #endif
     T lanes[width] = {};
     std::memcpy(lanes, from, static_cast<std::size_t>(count) * sizeof(T));
@@ -86,6 +103,11 @@ struct Pack {
       return _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1u), raw);
     else if constexpr (std::is_same_v<T, double> && width == 8)
       return _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1u), raw);
+#elif defined(EIGEN_VECTORIZE_AVX)
+    if constexpr (std::is_same_v<T, float> && width == 8)
+      return _mm256_maskstore_ps(to, std::bit_cast<__m256i>(mask(count)), raw);
+    else if constexpr (std::is_same_v<T, double> && width == 4)
+      return _mm256_maskstore_pd(to, std::bit_cast<__m256i>(mask(count)), raw);
 #endif
     T lanes[width];
     store(lanes);
@@ -100,9 +122,19 @@ struct Pack {
     else if constexpr (std::is_same_v<T, double> && width == 8)
       return Pack(Raw(_mm512_maskz_mov_pd(static_cast<__mmask8>((1u << count) - 1u), raw)));
 #endif
-    T lanes[width];
-    store(lanes);
-    return load(lanes, count);
+    return Pack(Eigen::internal::pand(raw, mask(count)));
+  }
+
+  /// The first `count` < width lanes of `a`, and those of `b` behind them.
+  MINNOW_INLINE friend Pack join(Pack a, Pack b, Index count) {
+#if defined(EIGEN_VECTORIZE_AVX512)
+    if constexpr (std::is_same_v<T, float> && width == 16)
+      return Pack(
+          Raw(_mm512_mask_mov_ps(b.raw, static_cast<__mmask16>((1u << count) - 1u), a.raw)));
+    else if constexpr (std::is_same_v<T, double> && width == 8)
+      return Pack(Raw(_mm512_mask_mov_pd(b.raw, static_cast<__mmask8>((1u << count) - 1u), a.raw)));
+#endif
+    return Pack(Eigen::internal::pselect(mask(count), a.raw, b.raw));
   }
 
   MINNOW_INLINE friend Pack operator+(Pack a, Pack b) {
@@ -129,6 +161,14 @@ struct Pack {
   MINNOW_INLINE Pack& operator+=(Pack b) { return *this = *this + b; }
   MINNOW_INLINE Pack& operator-=(Pack b) { return *this = *this - b; }
   MINNOW_INLINE Pack& operator*=(Pack b) { return *this = *this * b; }
+
+ private:
+  /// All bits of the first `count` lanes.
+  MINNOW_INLINE static Raw mask(Index count) {
+    Raw result;
+    std::memcpy(&result, detail::lane_masks<T, width>.data() + width - count, sizeof result);
+    return result;
+  }
 };
 
 /// How many vector registers the accumulators of a kernel and its operands can share.

@@ -63,7 +63,8 @@ void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var,
       }
       const auto affine = finish(ch, all.mean, all.variance());
       for (Index i = ch; i < n * c; i += c)
-        detail::normalize_plane(y + i * hw, x + i * hw, hw, affine, past_caches);
+        detail::normalize_planes(y + i * hw, x + i * hw, 1, hw, past_caches,
+                                 [&](Index) { return affine; });
     });
     return;
   }
@@ -116,8 +117,9 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
   const auto finish = [&](Index ch, double dy_sum, double dy_xhat_sum) {
     if (dbeta) dbeta[ch] = static_cast<T>(dy_sum);
     if (dgamma) dgamma[ch] = static_cast<T>(dy_xhat_sum);
-    const double g = gamma ? static_cast<double>(gamma[ch]) : 1, r = static_cast<double>(rstd[ch]);
-    return detail::make_gradient_weights<T>(r, g, g * dy_sum / m, g * dy_xhat_sum / m);
+    const double g = gamma ? static_cast<double>(gamma[ch]) : 1;
+    return detail::make_gradient_weights(mean[ch], rstd[ch], g, g * dy_sum / m,
+                                         g * dy_xhat_sum / m);
   };
   if (!constant && detail::channels_at_a_time<T>(n, c, hw, 2)) {
     const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
@@ -127,8 +129,8 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
         sums.add(detail::gradient_sums(dy + i * hw, x + i * hw, hw, mean[ch], rstd[ch]));
       const auto weights = finish(ch, sums.dy, sums.dy_xhat);
       for (Index i = ch; dx && i < n * c; i += c)
-        detail::gradient_plane(dx + i * hw, dy + i * hw, x + i * hw, hw, mean[ch], rstd[ch],
-                               weights, past_caches);
+        detail::gradient_planes(dx + i * hw, dy + i * hw, x + i * hw, 1, hw, past_caches,
+                                [&](Index) { return weights; });
     });
     return;
   }
@@ -145,7 +147,7 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
     affine.data()[ch] = {T(0), weights.data()[ch].of_dy, T(0)};
   }
   if (dx && constant) normalize_batch(dx, dy, affine.data(), n, c, hw);
-  if (dx && !constant) gradient_batch(dx, dy, x, mean, rstd, weights.data(), n, c, hw);
+  if (dx && !constant) gradient_batch(dx, dy, x, weights.data(), n, c, hw);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

@@ -242,10 +242,10 @@ void normalize_batch(T* y, const T* x, const detail::Affine<T>* affine, Index n,
                      Index hw) {
   using P = Pack<T>;
   if (hw >= P::width) {
-    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
+    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, P::width);
     parallel_chunks(n * c, hw, [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i)
-        detail::normalize_plane(y + i * hw, x + i * hw, hw, affine[i % c], past_caches);
+      detail::normalize_planes(y + begin * hw, x + begin * hw, end - begin, hw, past_caches,
+                               [&](Index plane) { return affine[(begin + plane) % c]; });
     });
     return;
   }
@@ -271,15 +271,15 @@ void normalize_batch(T* y, const T* x, const detail::Affine<T>* affine, Index n,
 
 /// dx = of_dy[c] * dy + of_xhat[c] * xhat + of_one[c] over a batch [n, c, hw]. dx may be dy.
 template <class T>
-void gradient_batch(T* dx, const T* dy, const T* x, const T* mean, const T* rstd,
-                    const detail::GradientWeights<T>* weights, Index n, Index c, Index hw) {
+void gradient_batch(T* dx, const T* dy, const T* x, const detail::GradientWeights<T>* weights,
+                    Index n, Index c, Index hw) {
   using P = Pack<T>;
   if (hw >= P::width) {
-    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
+    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, P::width);
     parallel_chunks(n * c, 2 * hw, [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i)
-        detail::gradient_plane(dx + i * hw, dy + i * hw, x + i * hw, hw, mean[i % c], rstd[i % c],
-                               weights[i % c], past_caches);
+      detail::gradient_planes(dx + begin * hw, dy + begin * hw, x + begin * hw, end - begin, hw,
+                              past_caches,
+                              [&](Index plane) { return weights[(begin + plane) % c]; });
     });
     return;
   }
@@ -287,8 +287,8 @@ void gradient_batch(T* dx, const T* dy, const T* x, const T* mean, const T* rstd
   const Scratch<T> scratch(5 * cols);
   T *m = scratch.data(), *r = m + cols, *of_dy = r + cols, *of_xhat = of_dy + cols,
     *of_one = of_xhat + cols;
-  detail::spread(m, c, hw, [&](Index ch) { return mean[ch]; });
-  detail::spread(r, c, hw, [&](Index ch) { return rstd[ch]; });
+  detail::spread(m, c, hw, [&](Index ch) { return weights[ch].mean; });
+  detail::spread(r, c, hw, [&](Index ch) { return weights[ch].rstd; });
   detail::spread(of_dy, c, hw, [&](Index ch) { return weights[ch].of_dy; });
   detail::spread(of_xhat, c, hw, [&](Index ch) { return weights[ch].of_xhat; });
   detail::spread(of_one, c, hw, [&](Index ch) { return weights[ch].of_one; });

@@ -56,8 +56,8 @@ template <class T>
 void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta, Index n,
                         Index c, Index hw, Index groups, double eps) {
   const Index channels = c / groups, run = channels * hw;
-  const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
-  const bool in_rows = detail::groups_are_rows<T>(c, hw);
+  const bool in_rows = detail::groups_are_rows<T>(c, hw),
+             past_caches = detail::goes_past_caches<T>(n * c * hw, run);
   const Scratch<T> repeated(in_rows ? 2 * c * hw : 0);
   const T* gammas = in_rows ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
   const T* betas = in_rows ? detail::repeat_channels(repeated.data() + c * hw, beta, c, hw) : beta;
@@ -73,13 +73,12 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
       const double r = 1 / std::sqrt(part.variance() + eps);
       mean[i] = static_cast<T>(part.mean);
       rstd[i] = static_cast<T>(r);
-      for (Index k = 0; k < channels; ++k) {
-        const Index ch = group * channels + k, at = i * run + k * hw;
-        const double scale = gamma ? static_cast<double>(gamma[ch]) : 1;
-        const double shift = beta ? static_cast<double>(beta[ch]) : 0;
-        detail::normalize_plane(y + at, x + at, hw,
-                                detail::make_affine<T>(part.mean, r, scale, shift), past_caches);
-      }
+      detail::normalize_planes(
+          y + i * run, x + i * run, channels, hw, past_caches, [&](Index plane) {
+            const Index ch = group * channels + plane;
+            return detail::make_affine<T>(part.mean, r, gamma ? static_cast<double>(gamma[ch]) : 1,
+                                          beta ? static_cast<double>(beta[ch]) : 0);
+          });
     }
   });
 }
@@ -101,8 +100,8 @@ template <class T>
 void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                          const T* rstd, const T* gamma, Index n, Index c, Index hw, Index groups) {
   const Index channels = c / groups, run = channels * hw;
-  const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
-  const bool in_rows = detail::group_gradients_are_rows<T>(c, hw, run), affine = dgamma || dbeta;
+  const bool in_rows = detail::group_gradients_are_rows<T>(c, hw, run), affine = dgamma || dbeta,
+             past_caches = detail::goes_past_caches<T>(n * c * hw, run);
   const Chunks chunks = make_chunks(n * groups, 2 * run);
   const double share = 1 / static_cast<double>(run);
   const Index columns = in_rows ? c * hw : c;
@@ -137,13 +136,11 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
         mean_dxhat_xhat += scale(k) * sums.dy_xhat * share;
       }
       if (!dx) continue;
-      for (Index k = 0; k < channels; ++k) {
-        const Index at = first + k * hw;
-        const auto weights = detail::make_gradient_weights<T>(
-            static_cast<double>(rstd[i]), scale(k), mean_dxhat, mean_dxhat_xhat);
-        detail::gradient_plane(dx + at, dy + at, x + at, hw, mean[i], rstd[i], weights,
-                               past_caches);
-      }
+      detail::gradient_planes(dx + first, dy + first, x + first, channels, hw, past_caches,
+                              [&](Index plane) {
+                                return detail::make_gradient_weights(mean[i], rstd[i], scale(plane),
+                                                                     mean_dxhat, mean_dxhat_xhat);
+                              });
     }
   });
 

@@ -1,13 +1,67 @@
 #pragma once
 /// @file
-/// The passes over one plane (the H x W numbers of one channel of one image) that batch and group
+/// The passes over planes (the H x W numbers of one channel of one image) that batch and group
 /// normalisation are made of.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
 
 #include "minnow/core/simd.hpp"
 #include "minnow/kernels/moments.hpp"
 #include "minnow/kernels/streaming.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
+
+/// y = a function of neighbouring planes [planes, hw], hw >= a pack, that knows N numbers of each
+/// plane: numbers_of(plane), an array. map(packs, load, i) is y from i on, with the plane's numbers
+/// in `packs` and `load` to read operands with.
+///
+/// Planes are one run of memory: all packs are stored at addresses aligned to packs, so that none
+/// crosses a line, and one that straddles two planes has the numbers of both.
+template <int N, class T, class NumbersOf, class Map>
+MINNOW_INLINE void map_planes(T* y, Index planes, Index hw, bool past_caches,
+                              const NumbersOf& numbers_of, const Map& map) {
+  using P = Pack<T>;
+  constexpr Index W = P::width;
+  struct Packs {
+    P of[N];
+  };
+  const auto packs_of = [&](Index plane) {
+    const std::array<T, std::size_t{N}> numbers = numbers_of(plane);
+    Packs packs;
+    MINNOW_UNROLL
+    for (int k = 0; k < N; ++k) packs.of[k] = P(numbers[static_cast<std::size_t>(k)]);
+    return packs;
+  };
+  const auto load = [](const T* from) { return P::load(from); };
+  const auto load_part = [](Index count) {
+    return [count](const T* from) { return P::load(from, count); };
+  };
+  if (planes == 0) return;
+  Packs packs = packs_of(0);
+  const auto address = static_cast<Index>(reinterpret_cast<std::uintptr_t>(y) / sizeof(T));
+  Index i = (W - address % W) % W;
+  if (i > 0) map(packs.of, load_part(i), 0).store(y, i);
+  with_store(past_caches, y + i, [&](const auto& store) {
+    for (Index plane = 0;;) {
+      const Index end = (plane + 1) * hw;
+      for (; i + W <= end; i += W) store(map(packs.of, load, i), y + i);
+      if (++plane == planes) break;
+      const Packs next = packs_of(plane);
+      if (const Index rest = end - i; rest > 0) {
+        Packs both;
+        MINNOW_UNROLL
+        for (int k = 0; k < N; ++k) both.of[k] = join(packs.of[k], next.of[k], rest);
+        store(map(both.of, load, i), y + i);
+        i += W;
+      }
+      packs = next;
+    }
+  });
+  if (const Index rest = planes * hw - i; rest > 0)
+    map(packs.of, load_part(rest), i).store(y + i, rest);
+}
 
 /// y = (x - center) * scale + shift. The mean is taken off first: x * scale + shift' would lose the
 /// digits that x and the mean have in common.
@@ -24,19 +78,19 @@ Affine<T> make_affine(double mean, double rstd, double gamma, double beta) {
   return {center, static_cast<T>(rstd * gamma), static_cast<T>(beta - rest * rstd * gamma)};
 }
 
-/// Applies `affine` to `count` numbers. y may be x.
-template <class T>
-MINNOW_INLINE void normalize_plane(T* y, const T* x, Index count, const Affine<T>& affine,
-                                   bool past_caches) {
-  using P = Pack<T>;
-  const P center(affine.center), scale(affine.scale), shift(affine.shift);
-  Index i = 0;
-  with_store(past_caches, y, [&](const auto& store) {
-    for (; i + P::width <= count; i += P::width)
-      store(fma(P::load(x + i) - center, scale, shift), y + i);
-  });
-  if (const Index rest = count - i; rest > 0)
-    fma(P::load(x + i, rest) - center, scale, shift).store(y + i, rest);
+/// Applies affine_of(plane) to each of neighbouring planes. y may be x.
+template <class T, class AffineOf>
+MINNOW_INLINE void normalize_planes(T* y, const T* x, Index planes, Index hw, bool past_caches,
+                                    const AffineOf& affine_of) {
+  map_planes<3>(
+      y, planes, hw, past_caches,
+      [&](Index plane) {
+        const Affine<T> a = affine_of(plane);
+        return std::array{a.center, a.scale, a.shift};
+      },
+      [&](const auto& of, const auto& load, Index i) {
+        return fma(load(x + i) - of[0], of[1], of[2]);
+      });
 }
 
 /// The two sums over dy that every gradient of a normalisation is made of.
@@ -92,37 +146,35 @@ MINNOW_INLINE GradientSums gradient_sums(const T* dy, const T* x, Index count, T
   return result;
 }
 
-/// What dx is made of: dx = of_dy * dy + of_xhat * xhat + of_one.
+/// What dx is made of: dx = of_dy * dy + of_xhat * xhat + of_one, xhat = (x - mean) * rstd.
 template <class T>
 struct GradientWeights {
-  T of_dy, of_xhat, of_one;
+  T mean, rstd, of_dy, of_xhat, of_one;
 };
 
 /// dx = rstd * (gamma * dy - mean_dxhat - xhat * mean_dxhat_xhat), where dxhat = gamma * dy.
 template <class T>
-GradientWeights<T> make_gradient_weights(double rstd, double gamma, double mean_dxhat,
+GradientWeights<T> make_gradient_weights(T mean, T rstd, double gamma, double mean_dxhat,
                                          double mean_dxhat_xhat) {
-  return {static_cast<T>(rstd * gamma), static_cast<T>(-rstd * mean_dxhat_xhat),
-          static_cast<T>(-rstd * mean_dxhat)};
+  const double r = static_cast<double>(rstd);
+  return {mean, rstd, static_cast<T>(r * gamma), static_cast<T>(-r * mean_dxhat_xhat),
+          static_cast<T>(-r * mean_dxhat)};
 }
 
-/// dx for `count` numbers. dx may be dy.
-template <class T>
-MINNOW_INLINE void gradient_plane(T* dx, const T* dy, const T* x, Index count, T mean, T rstd,
-                                  const GradientWeights<T>& weights, bool past_caches) {
-  using P = Pack<T>;
-  const P m(mean), r(rstd), of_dy(weights.of_dy), of_xhat(weights.of_xhat), of_one(weights.of_one);
-  // xhat first, not of_xhat * rstd: for x around 1e30 that product would vanish.
-  const auto gradient = [&](P g, P value) {
-    return fma(g, of_dy, fma((value - m) * r, of_xhat, of_one));
-  };
-  Index i = 0;
-  with_store(past_caches, dx, [&](const auto& store) {
-    for (; i + P::width <= count; i += P::width)
-      store(gradient(P::load(dy + i), P::load(x + i)), dx + i);
-  });
-  if (const Index rest = count - i; rest > 0)
-    gradient(P::load(dy + i, rest), P::load(x + i, rest)).store(dx + i, rest);
+/// dx by weights_of(plane) for each of neighbouring planes. dx may be dy.
+template <class T, class WeightsOf>
+MINNOW_INLINE void gradient_planes(T* dx, const T* dy, const T* x, Index planes, Index hw,
+                                   bool past_caches, const WeightsOf& weights_of) {
+  map_planes<5>(
+      dx, planes, hw, past_caches,
+      [&](Index plane) {
+        const GradientWeights<T> w = weights_of(plane);
+        return std::array{w.mean, w.rstd, w.of_dy, w.of_xhat, w.of_one};
+      },
+      [&](const auto& of, const auto& load, Index i) {
+        // xhat first, not of_xhat * rstd: for x around 1e30 that product would vanish.
+        return fma(load(dy + i), of[2], fma((load(x + i) - of[0]) * of[1], of[3], of[4]));
+      });
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail

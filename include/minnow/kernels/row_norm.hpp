@@ -209,8 +209,10 @@ void gradient_block_by_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x
                              const T* rstd, const T* gamma, Index rows, Index cols,
                              const RowTraits& traits = {}) {
   constexpr Index most = 4;
-  const Index together = std::clamp<Index>(2048 / std::max<Index>(1, cols), 1, most),
-              period = traits.period, stride = period * cols;
+  // As many as stay in the first-level cache; past the caches one, as memory likes long runs.
+  const Index together =
+      traits.past_caches ? 1 : std::clamp<Index>(2048 / std::max<Index>(1, cols), 1, most);
+  const Index period = traits.period, stride = period * cols;
   for (Index block = 0; block < rows; block += together * period)
     for (Index row = block; row < std::min(rows, block + period); ++row) {
       const Index at = row * cols, of_col = traits.at(row, cols),
