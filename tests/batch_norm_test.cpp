@@ -183,6 +183,16 @@ TEST_CASE_TEMPLATE("a mean far larger than the deviation takes no digits from th
     }
 }
 
+TEST_CASE_TEMPLATE("a channel whose pivot lies far off loses no digits either", T, float, double) {
+  // The pivot is the mean of four numbers of a channel: here all four lie 100 deviations off.
+  for (const auto& [n, c, hw] : {Size{20000, 5, 3}, Size{700, 3, 100}, Size{12, 2, 6000}}) {
+    auto x = numbers<T>(n * c * hw, 1, 100, 1);
+    for (Index i = 0; i < 4; ++i) x[((n - 1) * i / 3 * c + 1) * hw + (hw - 1) * i / 3] = T(0);
+    const auto expected = reference(batch_layout(n, c, hw), x, x, {}, {}, 1e-5);
+    CHECK(compare(normalized<T>(x, {}, n, c, hw), expected.y, 1e-5, 1e-5));
+  }
+}
+
 TEST_CASE_TEMPLATE("constant channels give beta", T, float, double) {
   for (const auto& [n, c, hw] : {Size{33, 3, 49}, Size{77, 19, 1}, Size{5, 2, 4}, Size{1, 1, 9999}})
     for (const double constant : {0.0, 0.1, -12345.678, 1e20}) {

@@ -157,33 +157,6 @@ TEST_CASE("merging two parts gives the moments of the whole") {
   CHECK(kernels::merge({}, {}).count == 0);
 }
 
-TEST_CASE("merging columns gives each column's moments, also where the last block is shorter") {
-  const Index cols = 37, count = 5, last = 2;
-  for (const Index blocks : {1, 2, 9}) {
-    const Index rows = (blocks - 1) * count + last;
-    const auto x = numbers<double>(cols * rows, 1, 1e3, 1);  // column after column
-    auto mean = Tensor<double>::zeros({blocks * cols}), m2 = mean.clone();
-    for (Index b = 0; b < blocks; ++b)
-      for (Index j = 0; j < cols; ++j) {
-        const Moments part =
-            plain_moments(x.data() + j * rows + b * count, b + 1 < blocks ? count : last);
-        mean[b * cols + j] = part.mean;
-        m2[b * cols + j] = part.m2;
-      }
-    kernels::merge_columns(mean.data(), m2.data(), blocks, cols, count, last);
-    for (Index j = 0; j < cols; ++j)
-      check_close({static_cast<double>(rows), mean[j], m2[j]},
-                  plain_moments(x.data() + j * rows, rows), 1e-10);
-  }
-}
-
-TEST_CASE("merging columns keeps constants exact") {
-  std::vector<double> mean(3 * 2, 0.1), m2(3 * 2, 0.0);
-  kernels::merge_columns(mean.data(), m2.data(), 3, 2, 7, 3);
-  CHECK(mean[0] == 0.1);
-  CHECK(m2[1] == 0);
-}
-
 TEST_CASE_TEMPLATE("sum_columns adds rows at a pitch in double", T, float, double) {
   const Index blocks = 1000, cols = 35, pitch = 40;
   const auto partial = numbers<T>(blocks * pitch, 1);

@@ -63,8 +63,9 @@ void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var,
       }
       const auto affine = finish(ch, all.mean, all.variance());
       for (Index i = ch; i < n * c; i += c)
-        detail::normalize_planes(y + i * hw, x + i * hw, 1, hw, past_caches,
-                                 [&](Index) { return affine; });
+        detail::map_planes(
+            y + i * hw, 1, hw, past_caches, [&](Index) { return affine; },
+            typename detail::Affine<T>::Map{x + i * hw});
     });
     return;
   }
@@ -129,8 +130,9 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
         sums.add(detail::gradient_sums(dy + i * hw, x + i * hw, hw, mean[ch], rstd[ch]));
       const auto weights = finish(ch, sums.dy, sums.dy_xhat);
       for (Index i = ch; dx && i < n * c; i += c)
-        detail::gradient_planes(dx + i * hw, dy + i * hw, x + i * hw, 1, hw, past_caches,
-                                [&](Index) { return weights; });
+        detail::map_planes(
+            dx + i * hw, 1, hw, past_caches, [&](Index) { return weights; },
+            typename detail::GradientWeights<T>::Map{dy + i * hw, x + i * hw});
     });
     return;
   }

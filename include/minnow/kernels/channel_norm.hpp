@@ -3,7 +3,7 @@
 /// The passes over a whole batch [n, c, hw] that batch normalisation is made of: sums per channel,
 /// and maps whose coefficients depend on the channel.
 ///
-/// Lanes usually lie along a plane. Where a plane is smaller than a pack, the batch is read as a
+/// Lanes usually lie along a plane. Where a plane is too small for that, the batch is read as a
 /// matrix [n, c * hw] and lanes lie across its columns; a channel is then the sum of its hw
 /// columns.
 
@@ -24,26 +24,26 @@ namespace detail {
 /// columns, which are channels or, if lanes lie across them, the columns of the matrix.
 template <class T>
 struct BatchBlocks {
-  static constexpr Index W = Pack<T>::width, most_channels = 32;
+  static constexpr Index W = Pack<T>::width, most_channels = 32, packs = 4;
 
   Index n, c, hw;
   bool across = hw < W;
   Index cols_per_channel = across ? hw : 1;
   Index cols = c * cols_per_channel;
-  /// Images in a block: enough for about a thousand numbers a sum.
+  /// Images in a block: so many that each lane adds up 64 numbers.
   Index images =
-      std::clamp<Index>(1024 / std::max<Index>(1, across ? W : hw), 1, std::max<Index>(1, n));
+      std::clamp<Index>(across ? 64 : 64 * W / std::max<Index>(1, hw), 1, std::max<Index>(1, n));
   Index count = hw > 0 ? (n + images - 1) / images : 0;
 
   /// Images in block b.
   Index images_in(Index b) const { return std::min(images, n - b * images); }
 
-  /// Calls `task(b, first, last)` for every block and every range of columns of a task: a pack, or
-  /// channels that fill 16 KB of an image, because memory is fastest where it is read on and on.
+  /// Calls `task(b, first, last)` for every block and every range of columns of a task: some packs,
+  /// or channels that fill 16 KB of an image, because memory is fastest where it is read on and on.
   template <class Task>
   void for_each_task(const Task& task) const {
     const Index channels = std::clamp<Index>(4096 / std::max<Index>(1, hw), 1, most_channels),
-                step = across ? W : channels, tasks = (cols + step - 1) / step;
+                step = across ? packs * W : channels, tasks = (cols + step - 1) / step;
     parallel_chunks(count * tasks, images * step * (across ? 1 : hw), [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
         const Index first = i % tasks * step;
@@ -53,35 +53,96 @@ struct BatchBlocks {
   }
 };
 
-/// The moments of at most BatchBlocks::most_channels neighbouring channels in a block of images.
-template <class T>
-void block_moments(double* mean, double* m2, const T* x, Index channels, Index images, Index c,
-                   Index hw) {
-  if (images == 1) {
-    for (Index ch = 0; ch < channels; ++ch) {
-      const Moments plane = moments(x + ch * hw, hw);
-      mean[ch] = plane.mean;
-      m2[ch] = plane.m2;
+/// Two sums over all numbers of each channel, a and b [c]. Either of the two computes them for some
+/// columns of a block of images, across(to_a, to_b, first image, images, first column, columns) or
+/// planes(to_a, to_b, first image, images, first channel, channels), and they are added in order.
+template <class T, class Across, class Planes>
+void sum_channels(double* a, double* b, const BatchBlocks<T>& blocks, const Across& across,
+                  const Planes& planes) {
+  const Index cols = blocks.cols;
+  const Scratch<double> scratch(blocks.count * 2 * cols);
+  blocks.for_each_task([&](Index block, Index first, Index last) {
+    double* to = scratch.data() + block * 2 * cols + first;
+    const Index image = block * blocks.images, images = blocks.images_in(block);
+    if (blocks.across)
+      across(to, to + cols, image, images, first, last - first);
+    else
+      planes(to, to + cols, image, images, first, last - first);
+  });
+  for (Index ch = 0; ch < blocks.c; ++ch) {
+    a[ch] = b[ch] = 0;
+    for (Index block = 0; block < blocks.count; ++block) {
+      const double* from = scratch.data() + block * 2 * cols + ch * blocks.cols_per_channel;
+      for (Index col = 0; col < blocks.cols_per_channel; ++col) {
+        a[ch] += from[col];
+        b[ch] += from[cols + col];
+      }
     }
+  }
+}
+
+/// The two sums, by add(sum_a, sum_b, row, column, lanes), over `rows` rows of neighbouring columns
+/// of a matrix, BatchBlocks::packs packs at most.
+template <class T, class Add>
+MINNOW_INLINE void sum_packs(double* a, double* b, Index rows, Index cols, const Add& add) {
+  using P = Pack<T>;
+  constexpr Index W = P::width;
+  const auto take = [&](Index first, auto packs_constant) {
+    constexpr int packs = packs_constant;
+    P sums_a[packs], sums_b[packs];
+    MINNOW_UNROLL
+    for (int p = 0; p < packs; ++p) sums_a[p] = sums_b[p] = P::zero();
+    const Index lanes = std::min(W, cols - first);
+    for (Index row = 0; row < rows; ++row) {
+      MINNOW_UNROLL
+      for (int p = 0; p < packs; ++p)
+        add(sums_a[p], sums_b[p], row, first + p * W, packs > 1 ? W : lanes);
+    }
+    T of_a[packs * W], of_b[packs * W];
+    MINNOW_UNROLL
+    for (int p = 0; p < packs; ++p) {
+      sums_a[p].store(of_a + p * W);
+      sums_b[p].store(of_b + p * W);
+    }
+    for (Index j = 0; j < (packs > 1 ? packs * W : lanes); ++j) {
+      a[first + j] = static_cast<double>(of_a[j]);
+      b[first + j] = static_cast<double>(of_b[j]);
+    }
+  };
+  constexpr int most = int{BatchBlocks<T>::packs};
+  if (cols == most * W) return take(0, std::integral_constant<int, most>());
+  for (Index first = 0; first < cols; first += W) take(first, std::integral_constant<int, 1>());
+}
+
+/// The sums of d and d^2, d = x - pivot, of at most BatchBlocks::most_channels neighbouring
+/// channels in some images.
+template <class T>
+void sum_plane_distances(double* d, double* squares, const T* x, const T* pivot, Index channels,
+                         Index images, Index c, Index hw) {
+  DistanceSums<T> sums[BatchBlocks<T>::most_channels];
+  std::fill_n(d, channels, 0.0);
+  std::fill_n(squares, channels, 0.0);
+  const auto finish = [&](Index ch) {
+    d[ch] += static_cast<double>(sum(sums[ch].d));
+    squares[ch] += static_cast<double>(sum(sums[ch].squares));
+  };
+  if (images == 1) {
+    for (Index ch = 0; ch < channels; ++ch)
+      for_pieces(hw, 1, 0, [&](Index first, Index count, Index) {
+        sums[ch] = sum_distances<DistanceSums<T>>(x + ch * hw + first, count, 1, 0, pivot[ch]);
+        finish(ch);
+      });
     return;
   }
-  const Index stride = c * hw;
-  T pivot[BatchBlocks<T>::most_channels];
-  DistanceSums<T> sums[BatchBlocks<T>::most_channels];
-  for (Index ch = 0; ch < channels; ++ch) pivot[ch] = find_pivot(x + ch * hw, hw, images, stride);
   for (Index i = 0; i < images; ++i)
     for (Index ch = 0; ch < channels; ++ch)
-      sums[ch].add(sum_distances<DistanceSums<T>>(x + i * stride + ch * hw, hw, 1, 0, pivot[ch]));
-  for (Index ch = 0; ch < channels; ++ch) {
-    const auto all = finish_moments(sums[ch], pivot[ch], x + ch * hw, hw, images, stride);
-    mean[ch] = all.mean();
-    m2[ch] = all.m2;
-  }
+      sums[ch].add(sum_distances<DistanceSums<T>>(x + (i * c + ch) * hw, hw, 1, 0, pivot[ch]));
+  for (Index ch = 0; ch < channels; ++ch) finish(ch);
 }
 
 /// Their sum(dy) and sum(dy * xhat).
 template <class T>
-void block_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const T* x,
+void sum_plane_gradients(double* dy_sum, double* dy_xhat_sum, const T* dy, const T* x,
                          const T* mean, const T* rstd, Index channels, Index images, Index c,
                          Index hw) {
   if (images == 1) {
@@ -102,56 +163,6 @@ void block_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const
   }
 }
 
-/// Mean and m2 of `lanes` neighbouring columns, as piece_moments has them for one run.
-template <class T>
-void column_moments(double* mean, double* m2, const T* x, Index lanes, Index rows, Index pitch) {
-  using P = Pack<T>;
-  const P pivot = load_lanes(x, lanes);
-  P shift = P::zero(), squares = P::zero();
-  for (Index row = 0; row < rows; ++row) shift += load_lanes(x + row * pitch, lanes) - pivot;
-  shift *= P(T(1) / static_cast<T>(rows));
-  const P center = pivot + shift, rest = shift - (center - pivot);
-  for (Index row = 0; row < rows; ++row) {
-    const P d = load_lanes(x + row * pitch, lanes) - center;
-    squares = fma(d, d, squares);
-  }
-  T centers[P::width], rests[P::width], sums[P::width];
-  center.store(centers);
-  rest.store(rests);
-  squares.store(sums);
-  for (Index j = 0; j < lanes; ++j) {
-    const double r = static_cast<double>(rests[j]);
-    mean[j] = static_cast<double>(centers[j]) + r;
-    m2[j] = std::max(0.0, static_cast<double>(sums[j]) - static_cast<double>(rows) * r * r);
-    if (!std::isfinite(sums[j])) [[unlikely]] {
-      const Moments wide = wide_moments(x + j, 1, rows, pitch);
-      mean[j] = wide.mean;
-      m2[j] = wide.m2;
-    }
-  }
-}
-
-/// sum(dy) and sum(dy * xhat) of `lanes` neighbouring columns.
-template <class T>
-void column_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const T* x,
-                          const T* mean, const T* rstd, Index lanes, Index rows, Index pitch) {
-  using P = Pack<T>;
-  const P m = load_lanes(mean, lanes), r = load_lanes(rstd, lanes);
-  P a = P::zero(), b = P::zero();
-  for (Index row = 0; row < rows; ++row) {
-    const P g = load_lanes(dy + row * pitch, lanes);
-    a += g;
-    b = fma(g, (load_lanes(x + row * pitch, lanes) - m) * r, b);
-  }
-  T as[P::width], bs[P::width];
-  a.store(as);
-  b.store(bs);
-  for (Index j = 0; j < lanes; ++j) {
-    dy_sum[j] = static_cast<double>(as[j]);
-    dy_xhat_sum[j] = static_cast<double>(bs[j]);
-  }
-}
-
 /// Repeats each of `c` numbers `hw` times: what the columns of channel ch share.
 template <class T, class F>
 void spread(T* cols, Index c, Index hw, const F& of_channel) {
@@ -165,37 +176,45 @@ void spread(T* cols, Index c, Index hw, const F& of_channel) {
 ///   mean[c] = sum(x[n,c,i]) / (n * hw)    variance[c] = sum((x[n,c,i] - mean[c])^2) / (n * hw)
 ///
 /// x [n, c, hw]; mean, variance [c], in double because the digits of a large mean matter later.
-/// Reads x once, image by image; the moments of blocks of images are merged in order (Chan).
-/// Parallel over blocks of images and channels.
+/// Reads x once, image by image, and once more for a channel whose pivot was far off (moments.hpp).
+/// Parallel over blocks of images and channels, whose sums are added in order, in double.
 template <class T>
 void batch_moments(double* mean, double* variance, const T* x, Index n, Index c, Index hw) {
   const detail::BatchBlocks<T> blocks{n, c, hw};
-  if (blocks.count == 0) {
-    std::fill_n(mean, c, 0.0);
-    std::fill_n(variance, c, 0.0);
-    return;
-  }
-  const Scratch<double> scratch(2 * blocks.count * blocks.cols);
-  double *means = scratch.data(), *m2s = means + blocks.count * blocks.cols;
-  blocks.for_each_task([&](Index b, Index first, Index last) {
-    const Index at = b * blocks.cols + first, images = blocks.images_in(b);
-    const T* from = x + b * blocks.images * c * hw;
-    if (blocks.across)
-      detail::column_moments(means + at, m2s + at, from + first, last - first, images, c * hw);
-    else
-      detail::block_moments(means + at, m2s + at, from + first * hw, last - first, images, c, hw);
-  });
-  merge_columns(means, m2s, blocks.count, blocks.cols, blocks.images * (blocks.across ? 1 : hw),
-                blocks.images_in(blocks.count - 1) * (blocks.across ? 1 : hw));
-  const double count = static_cast<double>(n * hw),
-               count_per_col = count / static_cast<double>(blocks.cols_per_channel);
-  for (Index ch = 0; ch < c; ++ch) {
-    Moments channel;
-    for (Index col = ch * blocks.cols_per_channel; col < (ch + 1) * blocks.cols_per_channel; ++col)
-      channel = merge(channel, {count_per_col, means[col], m2s[col]});
+  const double count = static_cast<double>(n * hw);
+  std::fill_n(mean, c, 0.0);
+  std::fill_n(variance, c, 0.0);
+  if (blocks.count == 0) return;
+  const Index across = blocks.across ? blocks.cols : 0;
+  const Scratch<T> pivots(c + across);
+  T *pivot = pivots.data(), *col_pivot = pivot + c;
+  for (Index ch = 0; ch < c; ++ch) pivot[ch] = detail::find_pivot(x + ch * hw, hw, n, c * hw);
+  if (blocks.across) detail::spread(col_pivot, c, hw, [&](Index ch) { return pivot[ch]; });
+  double *d = mean, *squares = variance;
+  detail::sum_channels(
+      d, squares, blocks,
+      [&](double* to, double* to_squares, Index image, Index images, Index first, Index cols) {
+        const T* from = x + image * blocks.cols + first;
+        detail::sum_packs<T>(
+            to, to_squares, images, cols,
+            [&](Pack<T>& sum, Pack<T>& sum_squares, Index row, Index col, Index lanes) {
+              const Pack<T> distance = detail::load_lanes(from + row * blocks.cols + col, lanes) -
+                                       detail::load_lanes(col_pivot + first + col, lanes);
+              sum += distance;
+              sum_squares = fma(distance, distance, sum_squares);
+            });
+      },
+      [&](double* to, double* to_squares, Index image, Index images, Index first, Index channels) {
+        detail::sum_plane_distances(to, to_squares, x + (image * c + first) * hw, pivot + first,
+                                    channels, images, c, hw);
+      });
+  parallel_for(c, [&](Index ch) {
+    const detail::OnePass<T> pass{count, d[ch], squares[ch]};
+    const Moments channel =
+        pass.is_good() ? pass.moments(pivot[ch]).whole(count) : moments(x + ch * hw, hw, n, c * hw);
     mean[ch] = channel.mean;
-    variance[ch] = channel.m2 / count;
-  }
+    variance[ch] = channel.variance();
+  });
 }
 
 /// The sums that the gradients of each channel are made of.
@@ -208,104 +227,75 @@ template <class T>
 void batch_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const T* x,
                          const T* mean, const T* rstd, Index n, Index c, Index hw) {
   const detail::BatchBlocks<T> blocks{n, c, hw};
-  const Index pitch = 2 * blocks.cols;
-  const Scratch<double> scratch((blocks.count + 1) * pitch);
-  const Scratch<T> spread(2 * blocks.cols);
-  T *col_mean = spread.data(), *col_rstd = col_mean + blocks.cols;
-  detail::spread(col_mean, c, blocks.cols_per_channel, [&](Index ch) { return mean[ch]; });
-  detail::spread(col_rstd, c, blocks.cols_per_channel, [&](Index ch) { return rstd[ch]; });
-  blocks.for_each_task([&](Index b, Index first, Index last) {
-    const Index at = b * blocks.images * c * hw, images = blocks.images_in(b);
-    double *out = scratch.data() + b * pitch + first, *out_xhat = out + blocks.cols;
-    if (blocks.across)
-      detail::column_gradient_sums(out, out_xhat, dy + at + first, x + at + first, col_mean + first,
-                                   col_rstd + first, last - first, images, c * hw);
-    else
-      detail::block_gradient_sums(out, out_xhat, dy + at + first * hw, x + at + first * hw,
-                                  mean + first, rstd + first, last - first, images, c, hw);
-  });
-  double* col_sums = scratch.data() + blocks.count * pitch;
-  sum_columns(col_sums, scratch.data(), blocks.count, pitch, pitch);
-  for (Index ch = 0; ch < c; ++ch) {
-    dy_sum[ch] = dy_xhat_sum[ch] = 0;
-    for (Index col = ch * blocks.cols_per_channel; col < (ch + 1) * blocks.cols_per_channel;
-         ++col) {
-      dy_sum[ch] += col_sums[col];
-      dy_xhat_sum[ch] += col_sums[blocks.cols + col];
-    }
+  const Index across = blocks.across ? blocks.cols : 0;
+  const Scratch<T> spread(2 * across);
+  T *col_mean = spread.data(), *col_rstd = col_mean + across;
+  if (blocks.across) {
+    detail::spread(col_mean, c, hw, [&](Index ch) { return mean[ch]; });
+    detail::spread(col_rstd, c, hw, [&](Index ch) { return rstd[ch]; });
   }
+  detail::sum_channels(
+      dy_sum, dy_xhat_sum, blocks,
+      [&](double* to, double* to_xhat, Index image, Index images, Index first, Index cols) {
+        const Index at = image * blocks.cols + first;
+        detail::sum_packs<T>(
+            to, to_xhat, images, cols,
+            [&](Pack<T>& sum, Pack<T>& sum_xhat, Index row, Index col, Index lanes) {
+              const Index i = at + row * blocks.cols + col;
+              const Pack<T> g = detail::load_lanes(dy + i, lanes),
+                            m = detail::load_lanes(col_mean + first + col, lanes),
+                            r = detail::load_lanes(col_rstd + first + col, lanes);
+              sum += g;
+              sum_xhat = fma(g, (detail::load_lanes(x + i, lanes) - m) * r, sum_xhat);
+            });
+      },
+      [&](double* to, double* to_xhat, Index image, Index images, Index first, Index channels) {
+        const Index at = (image * c + first) * hw;
+        detail::sum_plane_gradients(to, to_xhat, dy + at, x + at, mean + first, rstd + first,
+                                    channels, images, c, hw);
+      });
 }
+
+namespace detail {
+
+/// y = map of a batch [n, c, hw] by what of_channel [c] says of each channel (see map_planes).
+template <class T, class OfChannel, class Map>
+void map_batch(T* y, const OfChannel* of_channel, Index n, Index c, Index hw, const Map& map) {
+  constexpr std::size_t N = std::tuple_size_v<decltype(of_channel->numbers())>;
+  constexpr Index W = Pack<T>::width, cost = N > 3 ? 2 : 1;
+  if (hw >= W) {
+    const bool past_caches = goes_past_caches<T>(n * c * hw, W);
+    parallel_chunks(n * c, cost * hw, [&](Index begin, Index end) {
+      map_planes(
+          y + begin * hw, end - begin, hw, past_caches,
+          [&](Index plane) { return of_channel[(begin + plane) % c]; }, map.from(begin * hw));
+    });
+    return;
+  }
+  const Index cols = c * hw;
+  const Scratch<T> numbers(Index{N} * cols);
+  for (std::size_t k = 0; k < N; ++k)
+    spread(numbers.data() + static_cast<Index>(k) * cols, c, hw,
+           [&](Index ch) { return of_channel[ch].numbers()[k]; });
+  parallel_chunks(n, cost * cols, [&](Index begin, Index end) {
+    map_rows<N>(y + begin * cols, end - begin, cols, numbers.data(), map.from(begin * cols));
+  });
+}
+
+}  // namespace detail
 
 /// y = (x - center[c]) * scale[c] + shift[c] over a batch [n, c, hw]. y may be x.
 template <class T>
 void normalize_batch(T* y, const T* x, const detail::Affine<T>* affine, Index n, Index c,
                      Index hw) {
-  using P = Pack<T>;
-  if (hw >= P::width) {
-    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, P::width);
-    parallel_chunks(n * c, hw, [&](Index begin, Index end) {
-      detail::normalize_planes(y + begin * hw, x + begin * hw, end - begin, hw, past_caches,
-                               [&](Index plane) { return affine[(begin + plane) % c]; });
-    });
-    return;
-  }
-  const Index cols = c * hw;
-  const Scratch<T> scratch(3 * cols);
-  T *center = scratch.data(), *scale = center + cols, *shift = scale + cols;
-  detail::spread(center, c, hw, [&](Index ch) { return affine[ch].center; });
-  detail::spread(scale, c, hw, [&](Index ch) { return affine[ch].scale; });
-  detail::spread(shift, c, hw, [&](Index ch) { return affine[ch].shift; });
-  parallel_chunks(n, cols, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i)
-      for (Index j = 0; j < cols; j += P::width) {
-        const Index lanes = std::min(P::width, cols - j);
-        const P d =
-            detail::load_lanes(x + i * cols + j, lanes) - detail::load_lanes(center + j, lanes);
-        detail::store_lanes(
-            y + i * cols + j,
-            fma(d, detail::load_lanes(scale + j, lanes), detail::load_lanes(shift + j, lanes)),
-            lanes);
-      }
-  });
+  detail::map_batch(y, affine, n, c, hw, typename detail::Affine<T>::Map{x});
 }
 
 /// dx = of_dy[c] * dy + of_xhat[c] * xhat + of_one[c] over a batch [n, c, hw]. dx may be dy.
 template <class T>
 void gradient_batch(T* dx, const T* dy, const T* x, const detail::GradientWeights<T>* weights,
                     Index n, Index c, Index hw) {
-  using P = Pack<T>;
-  if (hw >= P::width) {
-    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, P::width);
-    parallel_chunks(n * c, 2 * hw, [&](Index begin, Index end) {
-      detail::gradient_planes(dx + begin * hw, dy + begin * hw, x + begin * hw, end - begin, hw,
-                              past_caches,
-                              [&](Index plane) { return weights[(begin + plane) % c]; });
-    });
-    return;
-  }
-  const Index cols = c * hw;
-  const Scratch<T> scratch(5 * cols);
-  T *m = scratch.data(), *r = m + cols, *of_dy = r + cols, *of_xhat = of_dy + cols,
-    *of_one = of_xhat + cols;
-  detail::spread(m, c, hw, [&](Index ch) { return weights[ch].mean; });
-  detail::spread(r, c, hw, [&](Index ch) { return weights[ch].rstd; });
-  detail::spread(of_dy, c, hw, [&](Index ch) { return weights[ch].of_dy; });
-  detail::spread(of_xhat, c, hw, [&](Index ch) { return weights[ch].of_xhat; });
-  detail::spread(of_one, c, hw, [&](Index ch) { return weights[ch].of_one; });
-  parallel_chunks(n, 2 * cols, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i)
-      for (Index j = 0; j < cols; j += P::width) {
-        const Index lanes = std::min(P::width, cols - j), at = i * cols + j;
-        const P xhat = (detail::load_lanes(x + at, lanes) - detail::load_lanes(m + j, lanes)) *
-                       detail::load_lanes(r + j, lanes);
-        const P rest = fma(xhat, detail::load_lanes(of_xhat + j, lanes),
-                           detail::load_lanes(of_one + j, lanes));
-        detail::store_lanes(
-            dx + at,
-            fma(detail::load_lanes(dy + at, lanes), detail::load_lanes(of_dy + j, lanes), rest),
-            lanes);
-      }
-  });
+  detail::map_batch(dx, weights, n, c, hw, typename detail::GradientWeights<T>::Map{dy, x});
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

@@ -23,12 +23,14 @@ bool groups_are_rows(Index c, Index hw) {
 }
 
 /// The same for their gradients, where sums for each column cost more than sums for each plane,
-/// unless planes are mostly tails: shorter than a pack, or than four in long rows whose columns'
-/// sums stay in the first-level cache.
+/// unless planes are mostly tails: shorter than a pack, or than two or four in long rows whose
+/// columns' sums stay in the first-level cache.
 template <class T>
 bool group_gradients_are_rows(Index c, Index hw, Index run) {
   constexpr Index W = Pack<T>::width;
-  return hw < W || (hw < 4 * W && run >= 8 * W && 2 * c * hw * Index{sizeof(T)} <= 10 * 1024);
+  const Index bytes = 2 * c * hw * Index{sizeof(T)};
+  return hw < W || (run >= 8 * W &&
+                    ((hw < 2 * W && bytes <= 32 * 1024) || (hw < 4 * W && bytes <= 10 * 1024)));
 }
 
 /// gamma [c] for such rows: each repeated hw times. Returns null for null.
@@ -73,12 +75,13 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
       const double r = 1 / std::sqrt(part.variance() + eps);
       mean[i] = static_cast<T>(part.mean);
       rstd[i] = static_cast<T>(r);
-      detail::normalize_planes(
-          y + i * run, x + i * run, channels, hw, past_caches, [&](Index plane) {
-            const Index ch = group * channels + plane;
-            return detail::make_affine<T>(part.mean, r, gamma ? static_cast<double>(gamma[ch]) : 1,
-                                          beta ? static_cast<double>(beta[ch]) : 0);
-          });
+      const auto of_plane = [&](Index plane) {
+        const Index ch = group * channels + plane;
+        return detail::make_affine<T>(part.mean, r, gamma ? static_cast<double>(gamma[ch]) : 1,
+                                      beta ? static_cast<double>(beta[ch]) : 0);
+      };
+      detail::map_planes(y + i * run, channels, hw, past_caches, of_plane,
+                         typename detail::Affine<T>::Map{x + i * run});
     }
   });
 }
@@ -136,11 +139,12 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
         mean_dxhat_xhat += scale(k) * sums.dy_xhat * share;
       }
       if (!dx) continue;
-      detail::gradient_planes(dx + first, dy + first, x + first, channels, hw, past_caches,
-                              [&](Index plane) {
-                                return detail::make_gradient_weights(mean[i], rstd[i], scale(plane),
-                                                                     mean_dxhat, mean_dxhat_xhat);
-                              });
+      const auto of_plane = [&](Index plane) {
+        return detail::make_gradient_weights(mean[i], rstd[i], scale(plane), mean_dxhat,
+                                             mean_dxhat_xhat);
+      };
+      detail::map_planes(dx + first, channels, hw, past_caches, of_plane,
+                         typename detail::GradientWeights<T>::Map{dy + first, x + first});
     }
   });
 

@@ -165,6 +165,7 @@ struct PieceMoments {
       : center(static_cast<T>(m.mean)), rest(m.mean - static_cast<double>(center)), m2(m.m2) {}
 
   double mean() const { return static_cast<double>(center) + rest; }
+  Moments whole(double count) const { return {count, mean(), m2}; }
 };
 
 /// A number in the midst of a strided set: the mean of four of them, far from each other. That of
@@ -185,15 +186,16 @@ template <class T>
 struct OnePass {
   double n, d, squares;
 
+  OnePass(double count, double sum_d, double sum_squares)
+      : n(count), d(sum_d), squares(sum_squares) {}
   OnePass(const DistanceSums<T>& sums, double count)
-      : n(count),
-        d(static_cast<double>(sum(sums.d))),
-        squares(static_cast<double>(sum(sums.squares))) {}
+      : OnePass(count, static_cast<double>(sum(sums.d)), static_cast<double>(sum(sums.squares))) {}
 
   bool overflows() const { return !std::isfinite(squares); }
   double lost() const { return d * d / n; }
-  /// True where the pivot is so far off that the difference loses more than two bits.
-  bool is_far() const { return lost() > 0.75 * squares; }
+  /// False where squares have overflown, or where the pivot is so far off that the difference loses
+  /// more than two bits.
+  bool is_good() const { return !overflows() && lost() <= 0.75 * squares; }
 
   PieceMoments<T> moments(T pivot) const {
     const T shift = static_cast<T>(d / n), center = pivot + shift;
@@ -219,7 +221,7 @@ template <class T>
 MINNOW_INLINE PieceMoments<T> finish_moments(const DistanceSums<T>& sums, T pivot, const T* x,
                                              Index count, Index runs, Index stride) {
   const OnePass<T> pass(sums, static_cast<double>(count * runs));
-  if (pass.overflows() || pass.is_far()) [[unlikely]]
+  if (!pass.is_good()) [[unlikely]]
     return second_moments(pass, pivot, x, count, runs, stride);
   return pass.moments(pivot);
 }
@@ -245,7 +247,7 @@ Moments moments(const T* x, Index count, Index runs = 1, Index stride = 0, Index
   Moments result;
   detail::for_pieces(count, runs, stride, [&](Index first, Index piece_count, Index piece_runs) {
     const auto piece = detail::piece_moments(x + first, piece_count, piece_runs, stride, ahead);
-    result = merge(result, {static_cast<double>(piece_count * piece_runs), piece.mean(), piece.m2});
+    result = merge(result, piece.whole(static_cast<double>(piece_count * piece_runs)));
   });
   return result;
 }
@@ -264,42 +266,6 @@ double sum_squares(const T* x, Index count) {
     result += squares;
   });
   return result;
-}
-
-/// Merges partial moments column by column: row b of `mean` and `m2`, both [blocks, cols],
-/// describes `count` numbers of each column (the last row: `last_count`). Row 0 is overwritten by
-/// the result.
-///
-/// Chan's formula for many parts at once: mean = sum(count_b * mean_b) / n, taken as distances from
-/// mean_0, and m2 = sum(m2_b + count_b * (mean_b - mean)^2).
-inline void merge_columns(double* mean, double* m2, Index blocks, Index cols, Index count,
-                          Index last_count) {
-  constexpr Index tile = 16;
-  const double total = static_cast<double>((blocks - 1) * count + last_count);
-  const auto count_of = [&](Index b) {
-    return static_cast<double>(b + 1 < blocks ? count : last_count);
-  };
-  for (Index first = 0; first < cols; first += tile) {
-    const Index width = std::min(tile, cols - first);
-    double center[tile], squares[tile] = {}, shift[tile] = {};
-    for (Index b = 1; b < blocks; ++b) {
-      const double weight = count_of(b) / total;
-      MINNOW_SIMD
-      for (Index j = 0; j < width; ++j)
-        shift[j] += weight * (mean[b * cols + first + j] - mean[first + j]);
-    }
-    for (Index j = 0; j < width; ++j) center[j] = mean[first + j] + shift[j];
-    for (Index b = 0; b < blocks; ++b) {
-      const double n = count_of(b);
-      MINNOW_SIMD
-      for (Index j = 0; j < width; ++j) {
-        const double d = mean[b * cols + first + j] - center[j];
-        squares[j] += m2[b * cols + first + j] + n * d * d;
-      }
-    }
-    std::copy_n(center, width, mean + first);
-    std::copy_n(squares, width, m2 + first);
-  }
 }
 
 /// y[j] = sum over b of partial[b * pitch + j], in the order of b, in double.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <tuple>
 
 #include "minnow/core/simd.hpp"
 #include "minnow/kernels/moments.hpp"
@@ -13,25 +14,82 @@
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
-/// y = a function of neighbouring planes [planes, hw], hw >= a pack, that knows N numbers of each
-/// plane: numbers_of(plane), an array. map(packs, load, i) is y from i on, with the plane's numbers
-/// in `packs` and `load` to read operands with.
+/// y = (x - center) * scale + shift. The mean is taken off first: x * scale + shift' would lose the
+/// digits that x and the mean have in common.
+template <class T>
+struct Affine {
+  T center, scale, shift;
+
+  std::array<T, 3> numbers() const { return {center, scale, shift}; }
+
+  /// y from i on, with these numbers in packs.
+  struct Map {
+    const T* x;
+
+    Map from(Index i) const { return {x + i}; }
+    template <class Load>
+    MINNOW_INLINE Pack<T> operator()(const Pack<T> (&of)[3], const Load& load, Index i) const {
+      return fma(load(x + i) - of[0], of[1], of[2]);
+    }
+  };
+};
+
+/// (x - mean) * rstd * gamma + beta, with the digits of the mean that `T` cannot hold in the shift.
+template <class T>
+Affine<T> make_affine(double mean, double rstd, double gamma, double beta) {
+  const T center = static_cast<T>(mean);
+  const double rest = mean - static_cast<double>(center);
+  return {center, static_cast<T>(rstd * gamma), static_cast<T>(beta - rest * rstd * gamma)};
+}
+
+/// dx = of_dy * dy + of_xhat * xhat + of_one, xhat = (x - mean) * rstd.
+template <class T>
+struct GradientWeights {
+  T mean, rstd, of_dy, of_xhat, of_one;
+
+  std::array<T, 5> numbers() const { return {mean, rstd, of_dy, of_xhat, of_one}; }
+
+  /// dx from i on, with these numbers in packs.
+  struct Map {
+    const T *dy, *x;
+
+    Map from(Index i) const { return {dy + i, x + i}; }
+    template <class Load>
+    MINNOW_INLINE Pack<T> operator()(const Pack<T> (&of)[5], const Load& load, Index i) const {
+      // xhat first, not of_xhat * rstd: for x around 1e30 that product would vanish.
+      return fma(load(dy + i), of[2], fma((load(x + i) - of[0]) * of[1], of[3], of[4]));
+    }
+  };
+};
+
+/// dx = rstd * (gamma * dy - mean_dxhat - xhat * mean_dxhat_xhat), where dxhat = gamma * dy.
+template <class T>
+GradientWeights<T> make_gradient_weights(T mean, T rstd, double gamma, double mean_dxhat,
+                                         double mean_dxhat_xhat) {
+  const double r = static_cast<double>(rstd);
+  return {mean, rstd, static_cast<T>(r * gamma), static_cast<T>(-r * mean_dxhat_xhat),
+          static_cast<T>(-r * mean_dxhat)};
+}
+
+/// y = map of neighbouring planes [planes, hw], hw >= a pack, by what of_plane(plane) says of each:
+/// an Affine or GradientWeights. y may be what is mapped.
 ///
 /// Planes are one run of memory: all packs are stored at addresses aligned to packs, so that none
 /// crosses a line, and one that straddles two planes has the numbers of both.
-template <int N, class T, class NumbersOf, class Map>
+template <class T, class OfPlane, class Map>
 MINNOW_INLINE void map_planes(T* y, Index planes, Index hw, bool past_caches,
-                              const NumbersOf& numbers_of, const Map& map) {
+                              const OfPlane& of_plane, const Map map) {
   using P = Pack<T>;
   constexpr Index W = P::width;
+  constexpr std::size_t N = std::tuple_size_v<decltype(of_plane(0).numbers())>;
   struct Packs {
     P of[N];
   };
   const auto packs_of = [&](Index plane) {
-    const std::array<T, std::size_t{N}> numbers = numbers_of(plane);
+    const std::array<T, N> numbers = of_plane(plane).numbers();
     Packs packs;
     MINNOW_UNROLL
-    for (int k = 0; k < N; ++k) packs.of[k] = P(numbers[static_cast<std::size_t>(k)]);
+    for (std::size_t k = 0; k < N; ++k) packs.of[k] = P(numbers[k]);
     return packs;
   };
   const auto load = [](const T* from) { return P::load(from); };
@@ -52,7 +110,7 @@ MINNOW_INLINE void map_planes(T* y, Index planes, Index hw, bool past_caches,
       if (const Index rest = end - i; rest > 0) {
         Packs both;
         MINNOW_UNROLL
-        for (int k = 0; k < N; ++k) both.of[k] = join(packs.of[k], next.of[k], rest);
+        for (std::size_t k = 0; k < N; ++k) both.of[k] = join(packs.of[k], next.of[k], rest);
         store(map(both.of, load, i), y + i);
         i += W;
       }
@@ -63,34 +121,29 @@ MINNOW_INLINE void map_planes(T* y, Index planes, Index hw, bool past_caches,
     map(packs.of, load_part(rest), i).store(y + i, rest);
 }
 
-/// y = (x - center) * scale + shift. The mean is taken off first: x * scale + shift' would lose the
-/// digits that x and the mean have in common.
-template <class T>
-struct Affine {
-  T center, scale, shift;
-};
-
-/// (x - mean) * rstd * gamma + beta, with the digits of the mean that `T` cannot hold in the shift.
-template <class T>
-Affine<T> make_affine(double mean, double rstd, double gamma, double beta) {
-  const T center = static_cast<T>(mean);
-  const double rest = mean - static_cast<double>(center);
-  return {center, static_cast<T>(rstd * gamma), static_cast<T>(beta - rest * rstd * gamma)};
-}
-
-/// Applies affine_of(plane) to each of neighbouring planes. y may be x.
-template <class T, class AffineOf>
-MINNOW_INLINE void normalize_planes(T* y, const T* x, Index planes, Index hw, bool past_caches,
-                                    const AffineOf& affine_of) {
-  map_planes<3>(
-      y, planes, hw, past_caches,
-      [&](Index plane) {
-        const Affine<T> a = affine_of(plane);
-        return std::array{a.center, a.scale, a.shift};
-      },
-      [&](const auto& of, const auto& load, Index i) {
-        return fma(load(x + i) - of[0], of[1], of[2]);
-      });
+/// y = map of a matrix [rows, cols] by the columns' numbers [N, cols]. y may be what is mapped.
+template <std::size_t N, class T, class Map>
+void map_rows(T* y, Index rows, Index cols, const T* numbers, const Map map) {
+  using P = Pack<T>;
+  constexpr Index W = P::width;
+  const auto put = [=](Index row, Index col, const auto& load, const auto& store) {
+    P of[N];
+    MINNOW_UNROLL
+    for (std::size_t k = 0; k < N; ++k) of[k] = load(numbers + static_cast<Index>(k) * cols + col);
+    store(map(of, load, row * cols + col), y + row * cols + col);
+  };
+  const Index rest = cols % W;
+  for (Index row = 0; row < rows; ++row) {
+    Index col = 0;
+    for (; col + W <= cols; col += W)
+      put(
+          row, col, [](const T* from) { return P::load(from); },
+          [](P value, T* to) { value.store(to); });
+    if (rest > 0)
+      put(
+          row, col, [rest](const T* from) { return P::load(from, rest); },
+          [rest](P value, T* to) { value.store(to, rest); });
+  }
 }
 
 /// The two sums over dy that every gradient of a normalisation is made of.
@@ -144,37 +197,6 @@ MINNOW_INLINE GradientSums gradient_sums(const T* dy, const T* x, Index count, T
     result.add({static_cast<double>(sum(piece.dy)), static_cast<double>(sum(piece.dy_xhat))});
   });
   return result;
-}
-
-/// What dx is made of: dx = of_dy * dy + of_xhat * xhat + of_one, xhat = (x - mean) * rstd.
-template <class T>
-struct GradientWeights {
-  T mean, rstd, of_dy, of_xhat, of_one;
-};
-
-/// dx = rstd * (gamma * dy - mean_dxhat - xhat * mean_dxhat_xhat), where dxhat = gamma * dy.
-template <class T>
-GradientWeights<T> make_gradient_weights(T mean, T rstd, double gamma, double mean_dxhat,
-                                         double mean_dxhat_xhat) {
-  const double r = static_cast<double>(rstd);
-  return {mean, rstd, static_cast<T>(r * gamma), static_cast<T>(-r * mean_dxhat_xhat),
-          static_cast<T>(-r * mean_dxhat)};
-}
-
-/// dx by weights_of(plane) for each of neighbouring planes. dx may be dy.
-template <class T, class WeightsOf>
-MINNOW_INLINE void gradient_planes(T* dx, const T* dy, const T* x, Index planes, Index hw,
-                                   bool past_caches, const WeightsOf& weights_of) {
-  map_planes<5>(
-      dx, planes, hw, past_caches,
-      [&](Index plane) {
-        const GradientWeights<T> w = weights_of(plane);
-        return std::array{w.mean, w.rstd, w.of_dy, w.of_xhat, w.of_one};
-      },
-      [&](const auto& of, const auto& load, Index i) {
-        // xhat first, not of_xhat * rstd: for x around 1e30 that product would vanish.
-        return fma(load(dy + i), of[2], fma((load(x + i) - of[0]) * of[1], of[3], of[4]));
-      });
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail
