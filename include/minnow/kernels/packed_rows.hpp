@@ -1,94 +1,29 @@
 #pragma once
 /// @file
-/// Normalisation of rows of one to eight packs and its gradients, a block of rows at a time: as
-/// many rows as a pack has lanes are added up across lanes together (lane_sums), and have their
-/// roots taken together.
-///
-/// A row's last pack ends where the row ends, so it overlaps the one before it: nothing is loaded
-/// or stored with a count. Numbers that it shares with that pack count once.
+/// Normalisation of rows of one to eight packs (row_packs.hpp) and its gradients, a block of rows
+/// at a time: as many rows as a pack has lanes are added up, and have their roots taken, together.
 ///
 /// What a loop needs stands in local variables: beside the stores of packs, which may go anywhere
 /// as far as the compiler can tell, all else would be read again for each row.
 
 #include <algorithm>
-#include <cstddef>
 
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/kernels/row_norm.hpp"
-#include "minnow/kernels/tile.hpp"
+#include "minnow/kernels/row_packs.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
-/// Calls `f` with the number of packs of a row as a constant, if there are one to eight.
-template <class T, class F>
-bool with_packs_of_row(Index cols, const F& f) {
-  constexpr Index W = Pack<T>::width;
-  if (W == 1 || cols < W || cols > 8 * W) return false;
-  constant_height<8>((cols + W - 1) / W, f);
-  return true;
-}
-
-/// A block of rows of `packs` packs, in groups of as many rows as a pack has lanes.
-template <class T, int packs>
-struct PackedRows {
-  using V = Pack<T>;
-  /// Rows in a block: the gradients' two arrays of the longest rows fit the first-level cache.
-  static constexpr Index W = V::width, most_rows = 4 * W, most_gradient_rows = 2 * W;
-  /// One number for each row.
-  using Values = T[static_cast<std::size_t>(most_rows)];
-  /// A group of rows.
-  using Group = T[static_cast<std::size_t>(W * W * packs)];
-
-  Index cols;
-  V once;  ///< 1 in the lanes of the last pack that the one before it does not hold, else 0
-
-  explicit PackedRows(Index row_size) : cols(row_size) {
-    T lanes[W];
-    for (Index i = 0; i < W; ++i) lanes[i] = T(i < packs * W - cols ? 0 : 1);
-    once = V::load(lanes);
-  }
-
-  Index at(int p) const { return p + 1 == packs ? cols - W : p * W; }
-
-  /// A parameter of the columns in packs; `otherwise` if it is null.
-  MINNOW_INLINE void load(V (&to)[packs], const T* parameter, T otherwise) const {
-    MINNOW_UNROLL
-    for (int p = 0; p < packs; ++p) to[p] = parameter ? V::load(parameter + at(p)) : V(otherwise);
-  }
-
-  /// How many of `left` rows come next: whole groups, `most` at most, or less than a group.
-  static Index next_rows(Index left, Index most) {
-    return left < W ? left : std::min(left, most) / W * W;
-  }
-
-  /// sums[row] = the sum of term(row, value) over the row's numbers in packs.
-  template <class F>
-  MINNOW_INLINE void sum_rows(T* sums, const T* x, Index rows, const F& term) const {
-    for (Index first = 0; first < rows; first += W) {
-      V of_row[W];
-      MINNOW_UNROLL
-      for (Index r = 0; r < W; ++r) {
-        const T* row = x + (first + r) * cols;
-        V total = term(first + r, V::load(row + at(packs - 1))) * once;
-        MINNOW_UNROLL
-        for (int p = 0; p + 1 < packs; ++p) total += term(first + r, V::load(row + at(p)));
-        of_row[r] = total;
-      }
-      lane_sums<W>(of_row).store(sums + first);
-    }
-  }
-};
-
-/// normalize_row_block for whole groups of rows, PackedRows::most_rows at most; false, with nothing
+/// normalize_row_block for whole groups of rows, RowPacks::most_rows at most; false, with nothing
 /// written, where a square has overflown. Each step is taken for all rows before the next: it waits
 /// for the one before it.
 template <bool centered, int packs, class T>
 bool normalize_packed_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
-                           const PackedRows<T, packs> shape, Index rows, T eps,
+                           const RowPacks<T, packs> shape, Index rows, T eps,
                            bool past_caches = false) {
   using V = Pack<T>;
-  using Rows = PackedRows<T, packs>;
+  using Rows = RowPacks<T, packs>;
   constexpr Index W = V::width;
   const Index cols = shape.cols;
   const V per_col(T(1) / static_cast<T>(cols));
@@ -152,8 +87,8 @@ void pad(T* to, const T* from, Index count, Index size) {
 /// depend on the others.
 template <bool centered, int packs, class T>
 bool normalize_last_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
-                         const PackedRows<T, packs>& shape, Index rows, T eps) {
-  using Rows = PackedRows<T, packs>;
+                         const RowPacks<T, packs>& shape, Index rows, T eps) {
+  using Rows = RowPacks<T, packs>;
   alignas(memory_alignment) typename Rows::Group padded;
   typename Rows::Values padded_mean, padded_rstd;
   const Index count = rows * shape.cols;
@@ -174,7 +109,7 @@ bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma,
                              Index rows, Index cols, double eps) {
   return with_packs_of_row<T>(cols, [&](auto packs_constant) {
     constexpr int packs = packs_constant;
-    using Rows = PackedRows<T, packs>;
+    using Rows = RowPacks<T, packs>;
     constexpr Index group = Rows::W;
     const Rows shape(cols);
     const bool past_caches = goes_past_caches<T>(rows * cols, cols);
@@ -210,13 +145,13 @@ struct PackedGradients {
   }
 };
 
-/// Adds the shares of whole groups of rows, PackedRows::most_gradient_rows at most, to the
+/// Adds the shares of whole groups of rows, RowPacks::most_gradient_rows at most, to the
 /// gradients of gamma and beta, and writes their dx, unless it is null; dx may be dy. The formulas
 /// are those of gradient_rows_together.
 template <bool centered, int packs, class T>
 void gradient_packed_rows(T* dx, PackedGradients<T, packs>& gradients, const T* dy, const T* x,
                           const T* mean, const T* rstd, const T* gamma,
-                          const PackedRows<T, packs> shape, Index rows, bool past_caches = false) {
+                          const RowPacks<T, packs> shape, Index rows, bool past_caches = false) {
   using V = Pack<T>;
   constexpr Index W = V::width;
   const Index cols = shape.cols;
@@ -225,7 +160,7 @@ void gradient_packed_rows(T* dx, PackedGradients<T, packs>& gradients, const T* 
   };
   V gammas[packs], dgammas[packs], dbetas[packs];
   shape.load(gammas, gamma, T(1));
-  typename PackedRows<T, packs>::Values of_one, of_xhat;
+  typename RowPacks<T, packs>::Values of_one, of_xhat;
   for (Index first = 0; dx && first < rows; first += W) {
     V halves[2];  // of the rows, whose two sums are side by side
     for (Index half = 0; half < 2; ++half) {
@@ -238,7 +173,7 @@ void gradient_packed_rows(T* dx, PackedGradients<T, packs>& gradients, const T* 
         for (int p = packs - 1; p >= 0; --p) {
           const Index at = r * cols + shape.at(p);
           V dxhat = V::load(dy + at) * gammas[p];
-          if (p + 1 == packs) dxhat *= shape.once;
+          if (p + 1 == packs) dxhat = shape.once(dxhat);
           dxhats += dxhat;
           dxhats_xhat = fma(dxhat, xhat_of(r, V::load(x + at)), dxhats_xhat);
         }
@@ -286,8 +221,8 @@ void gradient_packed_rows(T* dx, PackedGradients<T, packs>& gradients, const T* 
 template <bool centered, int packs, class T>
 void gradient_last_rows(T* dx, PackedGradients<T, packs>& gradients, const T* dy, const T* x,
                         const T* mean, const T* rstd, const T* gamma,
-                        const PackedRows<T, packs>& shape, Index rows) {
-  using Rows = PackedRows<T, packs>;
+                        const RowPacks<T, packs>& shape, Index rows) {
+  using Rows = RowPacks<T, packs>;
   alignas(memory_alignment) typename Rows::Group padded_dy, padded_x;
   typename Rows::Values padded_mean, padded_rstd;
   const Index count = rows * shape.cols, size = Rows::W * shape.cols;
@@ -307,7 +242,7 @@ bool gradient_rows_in_packs(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
                             const T* rstd, const T* gamma, Index rows, Index cols) {
   return with_packs_of_row<T>(cols, [&](auto packs_constant) {
     constexpr int packs = packs_constant;
-    using Rows = PackedRows<T, packs>;
+    using Rows = RowPacks<T, packs>;
     constexpr Index group = Rows::W;
     const Rows shape(cols);
     const bool past_caches = goes_past_caches<T>(rows * cols, cols);

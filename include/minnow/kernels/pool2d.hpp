@@ -7,6 +7,7 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/simd_lanes.hpp"
+#include "minnow/kernels/row_packs.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
@@ -63,6 +64,9 @@ inline bool pools_pairs(const PoolAxis& rows, const PoolAxis& cols) {
            2 * axis.out <= axis.size;
   };
   return pairs(rows) && pairs(cols);
+}
+inline bool pools_pairs(const AdaptivePoolAxis& rows, const AdaptivePoolAxis& cols) {
+  return 2 * rows.out == rows.size && 2 * cols.out == cols.size;
 }
 
 /// The first `count` numbers; other lanes are zero. Any count, also none or more than a pack.
@@ -123,6 +127,55 @@ void max_pairs_backward_row(T* top, T* bottom, const T* dy, const std::uint8_t* 
   }
 }
 
+/// The means of one row of 2x2 windows. A quarter of each first, which is exact, so that no sum
+/// overflows. The rows 4 KB further on are fetched: the hardware comes late for two rows in turn.
+template <class T>
+void avg_pairs_row(T* y, const T* top, const T* bottom, Index out) {
+  using V = Pack<T>;
+  constexpr Index width = V::width, ahead = 4096 / Index{sizeof(T)};
+  const V quarter(T(0.25));
+  for (Index c = 0; c < out; c += width) {
+    const auto quarters = [&](Index at) {
+      const Index left = 2 * out - at;
+      __builtin_prefetch(top + at + ahead, 0, 2);
+      __builtin_prefetch(bottom + at + ahead, 0, 2);
+      return fma(load_up_to<V>(bottom + at, left), quarter,
+                 load_up_to<V>(top + at, left) * quarter);
+    };
+    V even, odd;
+    deinterleave(quarters(2 * c), quarters(2 * c + width), even, odd);
+    store_up_to(even + odd, y + c, out - c);
+  }
+}
+
+template <class T>
+void avg_pairs_backward_row(T* top, T* bottom, const T* dy, Index out) {
+  using V = Pack<T>;
+  constexpr Index width = V::width;
+  for (Index c = 0; c < out; c += width) {
+    const V share = load_up_to<V>(dy + c, out - c) * V(T(0.25));
+    V a, b;
+    interleave(share, share, a, b);
+    const Index left = 2 * (out - c);
+    for (T* row : {top + 2 * c, bottom + 2 * c}) {
+      store_up_to(a, row, left);
+      store_up_to(b, row + width, left - width);
+    }
+  }
+}
+
+/// Calls f(top, bottom, oh), which writes the two rows of a plane below each row of 2x2 windows;
+/// what lies under no window is set to zero.
+template <class T, class Axis, class F>
+void write_pairs(T* plane, const Axis& rows, const Axis& cols, const F& f) {
+  for (Index oh = 0; oh < rows.out; ++oh) {
+    T *top = plane + 2 * oh * cols.size, *bottom = top + cols.size;
+    f(top, bottom, oh);
+    for (T* row : {top, bottom}) std::fill(row + 2 * cols.out, row + cols.size, T(0));
+  }
+  std::fill(plane + 2 * rows.out * cols.size, plane + rows.size * cols.size, T(0));
+}
+
 template <class T, class Arg>
 void max_pool_plane(T* y, Arg* arg, const T* x, const PoolAxis& rows, const PoolAxis& cols) {
   for (Index oh = 0; oh < rows.out; ++oh) {
@@ -161,6 +214,23 @@ T mean_of_row(const T* x, Index size) {
     total += static_cast<double>(sum(partial));
   }
   return static_cast<T>(total / static_cast<double>(size));
+}
+
+/// The means of `planes` planes of `size` numbers.
+template <class T>
+void mean_of_planes(T* y, const T* x, Index planes, Index size) {
+  constexpr Index width = Pack<T>::width;
+  Index p = 0;
+  with_packs_of_row<T>(size, [&](auto packs_constant) {
+    constexpr int packs = packs_constant;
+    const RowPacks<T, packs> shape(size);
+    const Pack<T> share(T(1) / static_cast<T>(size));
+    for (; p + width <= planes; p += width) {
+      shape.sum_rows(y + p, x + p * size, width, [](Index, Pack<T> value) { return value; });
+      (Pack<T>::load(y + p) * share).store(y + p);
+    }
+  });
+  for (; p < planes; ++p) y[p] = mean_of_row(x + p * size, size);
 }
 
 /// True if one window is the whole plane.
@@ -265,15 +335,10 @@ void max_pool2d_backward(T* dx, const T* dy, const Arg* arg, Index planes, const
       const Arg* place = arg + p * out;
       if constexpr (sizeof(Arg) == 1)
         if (detail::pools_pairs(rows, cols)) {
-          for (Index oh = 0; oh < rows.out; ++oh) {
-            T* const top = to + 2 * oh * cols.size;
-            detail::max_pairs_backward_row(top, top + cols.size, from + oh * cols.out,
-                                           place + oh * cols.out, cols.out);
-            if (2 * cols.out < cols.size)
-              for (T* row : {top, top + cols.size})
-                std::fill(row + 2 * cols.out, row + cols.size, T(0));
-          }
-          std::fill(to + 2 * rows.out * cols.size, to + in, T(0));
+          detail::write_pairs(to, rows, cols, [&](T* top, T* bottom, Index oh) {
+            detail::max_pairs_backward_row(top, bottom, from + oh * cols.out, place + oh * cols.out,
+                                           cols.out);
+          });
           continue;
         }
       std::fill_n(to, in, T(0));
@@ -297,15 +362,21 @@ void max_pool2d_backward(T* dx, const T* dy, const Arg* arg, Index planes, const
 template <class T, class Axis>
 void avg_pool2d_forward(T* y, const T* x, Index planes, const Axis& rows, const Axis& cols) {
   const Index in = rows.size * cols.size, out = rows.out * cols.out;
-  const bool whole = detail::pools_whole(rows, cols);
+  const bool whole = detail::pools_whole(rows, cols), pairs = detail::pools_pairs(rows, cols);
   parallel_chunks(planes, in, [&](Index first, Index last) {
-    if (whole) {
-      for (Index p = first; p < last; ++p) y[p] = detail::mean_of_row(x + p * in, in);
-      return;
+    if (whole) return detail::mean_of_planes(y + first, x + first * in, last - first, in);
+    const Scratch<T> sums(pairs ? 0 : cols.size);
+    for (Index p = first; p < last; ++p) {
+      T* to = y + p * out;
+      const T* from = x + p * in;
+      if (!pairs) {
+        detail::avg_pool_plane(to, from, sums.data(), rows, cols);
+        continue;
+      }
+      for (Index oh = 0; oh < rows.out; ++oh)
+        detail::avg_pairs_row(to + oh * cols.out, from + 2 * oh * cols.size,
+                              from + (2 * oh + 1) * cols.size, cols.out);
     }
-    const Scratch<T> sums(cols.size);
-    for (Index p = first; p < last; ++p)
-      detail::avg_pool_plane(y + p * out, x + p * in, sums.data(), rows, cols);
   });
 }
 
@@ -314,7 +385,7 @@ void avg_pool2d_forward(T* y, const T* x, Index planes, const Axis& rows, const 
 template <class T, class Axis>
 void avg_pool2d_backward(T* dx, const T* dy, Index planes, const Axis& rows, const Axis& cols) {
   const Index in = rows.size * cols.size, out = rows.out * cols.out;
-  const bool whole = detail::pools_whole(rows, cols);
+  const bool whole = detail::pools_whole(rows, cols), pairs = detail::pools_pairs(rows, cols);
   parallel_chunks(planes, in, [&](Index first, Index last) {
     if (whole) {
       using V = Pack<T>;
@@ -325,9 +396,17 @@ void avg_pool2d_backward(T* dx, const T* dy, Index planes, const Axis& rows, con
       }
       return;
     }
-    const Scratch<T> shares(cols.size);
-    for (Index p = first; p < last; ++p)
-      detail::avg_pool_backward_plane(dx + p * in, dy + p * out, shares.data(), rows, cols);
+    const Scratch<T> shares(pairs ? 0 : cols.size);
+    for (Index p = first; p < last; ++p) {
+      T* to = dx + p * in;
+      const T* from = dy + p * out;
+      if (pairs)
+        detail::write_pairs(to, rows, cols, [&](T* top, T* bottom, Index oh) {
+          detail::avg_pairs_backward_row(top, bottom, from + oh * cols.out, cols.out);
+        });
+      else
+        detail::avg_pool_backward_plane(to, from, shares.data(), rows, cols);
+    }
   });
 }
 
