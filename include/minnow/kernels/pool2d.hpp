@@ -7,53 +7,11 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/simd_lanes.hpp"
+#include "minnow/kernels/pool_axis.hpp"
+#include "minnow/kernels/pool_rows.hpp"
 #include "minnow/kernels/row_packs.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
-
-/// The part of one window that lies inside the input: its taps [first, last), tap k at position
-/// start + k * dilation. An average divides by `count`.
-struct PoolWindow {
-  Index start, first, last, count;
-
-  Index begin() const { return start + first; }  ///< for a dilation of 1
-  Index end() const { return start + last; }
-};
-
-/// Windows of equal size along one axis of a plane.
-struct PoolAxis {
-  Index size, out, kernel, stride = 1, padding = 0, dilation = 1;
-  bool count_padding = true;  ///< an average counts the padding's zeros too
-
-  PoolWindow window(Index o) const {
-    const Index start = o * stride - padding;
-    const Index first = start < 0 ? (dilation - 1 - start) / dilation : 0;
-    const Index last =
-        start + (kernel - 1) * dilation < size ? kernel : (size - start + dilation - 1) / dilation;
-    return {start, first, last,
-            count_padding ? std::min(start + kernel, size + padding) - start : last - first};
-  }
-
-  /// How many windows fit. With `ceil_mode` the last may hang over the end, but not start beyond it
-  /// or in the padding behind it. Zero or less where not even one fits.
-  static Index count(Index size, Index kernel, Index stride, Index padding, Index dilation,
-                     bool ceil_mode) {
-    const Index room = size + 2 * padding - dilation * (kernel - 1) - 1;
-    if (room < 0 && !(ceil_mode && room > -stride)) return 0;
-    const Index out = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
-    return ceil_mode && (out - 1) * stride >= size + padding ? out - 1 : out;
-  }
-};
-
-/// `out` windows that cover an axis evenly: [floor(o * size / out), ceil((o + 1) * size / out)).
-struct AdaptivePoolAxis {
-  Index size, out;
-
-  PoolWindow window(Index o) const {
-    const Index begin = o * size / out, end = ((o + 1) * size + out - 1) / out;
-    return {begin, 0, end - begin, end - begin};
-  }
-};
 
 namespace detail {
 
@@ -67,20 +25,6 @@ inline bool pools_pairs(const PoolAxis& rows, const PoolAxis& cols) {
 }
 inline bool pools_pairs(const AdaptivePoolAxis& rows, const AdaptivePoolAxis& cols) {
   return 2 * rows.out == rows.size && 2 * cols.out == cols.size;
-}
-
-/// The first `count` numbers; other lanes are zero. Any count, also none or more than a pack.
-template <class V, class T>
-MINNOW_INLINE V load_up_to(const T* from, Index count) {
-  if (count >= V::width) return V::load(from);
-  return count > 0 ? V::load(from, count) : V::zero();
-}
-template <class V, class T>
-MINNOW_INLINE void store_up_to(V values, T* to, Index count) {
-  if (count >= V::width)
-    values.store(to);
-  else if (count > 0)
-    values.store(to, count);
 }
 
 /// One row of 2x2 windows.
@@ -106,6 +50,13 @@ void max_pairs_row(T* y, std::uint8_t* arg, const T* top, const T* bottom, Index
     store_up_to(best, y + c, out - c);
     if (arg) store_bytes(place, arg + c, std::min(width, out - c));
   }
+}
+
+template <class T>
+void max_pairs_plane(T* y, std::uint8_t* arg, const T* x, Index rows, Index size, Index out) {
+  for (Index oh = 0; oh < rows; ++oh)
+    max_pairs_row(y + oh * out, arg ? arg + oh * out : nullptr, x + 2 * oh * size,
+                  x + (2 * oh + 1) * size, out);
 }
 
 template <class T>
@@ -149,6 +100,12 @@ void avg_pairs_row(T* y, const T* top, const T* bottom, Index out) {
 }
 
 template <class T>
+void avg_pairs_plane(T* y, const T* x, Index rows, Index size, Index out) {
+  for (Index oh = 0; oh < rows; ++oh)
+    avg_pairs_row(y + oh * out, x + 2 * oh * size, x + (2 * oh + 1) * size, out);
+}
+
+template <class T>
 void avg_pairs_backward_row(T* top, T* bottom, const T* dy, Index out) {
   using V = Pack<T>;
   constexpr Index width = V::width;
@@ -174,29 +131,6 @@ void write_pairs(T* plane, const Axis& rows, const Axis& cols, const F& f) {
     for (T* row : {top, bottom}) std::fill(row + 2 * cols.out, row + cols.size, T(0));
   }
   std::fill(plane + 2 * rows.out * cols.size, plane + rows.size * cols.size, T(0));
-}
-
-template <class T, class Arg>
-void max_pool_plane(T* y, Arg* arg, const T* x, const PoolAxis& rows, const PoolAxis& cols) {
-  for (Index oh = 0; oh < rows.out; ++oh) {
-    const PoolWindow row = rows.window(oh);
-    for (Index ow = 0; ow < cols.out; ++ow) {
-      const PoolWindow col = cols.window(ow);
-      const auto at = [&](Index kh, Index kw) {
-        return x[(row.start + kh * rows.dilation) * cols.size + col.start + kw * cols.dilation];
-      };
-      T best = at(row.first, col.first);
-      Index place = row.first * cols.kernel + col.first;
-      for (Index kh = row.first; kh < row.last; ++kh)
-        for (Index kw = col.first; kw < col.last; ++kw)
-          if (const T value = at(kh, kw); value > best || value != value) {
-            best = value;
-            place = kh * cols.kernel + kw;
-          }
-      *y++ = best;
-      if (arg) *arg++ = static_cast<Arg>(place);
-    }
-  }
 }
 
 /// The mean of `size` numbers in a row: lane-wise sums over blocks, which are added in double.
@@ -302,21 +236,17 @@ template <class T, class Arg>
 void max_pool2d_forward(T* y, Arg* arg, const T* x, Index planes, const PoolAxis& rows,
                         const PoolAxis& cols) {
   const Index in = rows.size * cols.size, out = rows.out * cols.out;
+  if constexpr (sizeof(Arg) == 1)
+    if (detail::pools_pairs(rows, cols))
+      return parallel_chunks(planes, in + 4 * out, [&](Index first, Index last) {
+        for (Index p = first; p < last; ++p)
+          detail::max_pairs_plane(y + p * out, arg ? arg + p * out : nullptr, x + p * in, rows.out,
+                                  cols.size, cols.out);
+      });
   parallel_chunks(planes, in + out * rows.kernel * cols.kernel, [&](Index first, Index last) {
-    for (Index p = first; p < last; ++p) {
-      T* to = y + p * out;
-      Arg* place = arg ? arg + p * out : nullptr;
-      const T* from = x + p * in;
-      if constexpr (sizeof(Arg) == 1)
-        if (detail::pools_pairs(rows, cols)) {
-          for (Index oh = 0; oh < rows.out; ++oh)
-            detail::max_pairs_row(to + oh * cols.out, place ? place + oh * cols.out : nullptr,
-                                  from + 2 * oh * cols.size, from + (2 * oh + 1) * cols.size,
-                                  cols.out);
-          continue;
-        }
-      detail::max_pool_plane(to, place, from, rows, cols);
-    }
+    detail::PoolRows<T> windows(rows, cols);
+    for (Index p = first; p < last; ++p)
+      windows.max(y + p * out, arg ? arg + p * out : nullptr, x + p * in);
   });
 }
 
@@ -328,6 +258,10 @@ template <class T, class Arg>
 void max_pool2d_backward(T* dx, const T* dy, const Arg* arg, Index planes, const PoolAxis& rows,
                          const PoolAxis& cols) {
   const Index in = rows.size * cols.size, out = rows.out * cols.out;
+  const Scratch<Index> places(rows.kernel * cols.kernel);  // where each lies behind the first
+  for (Index kh = 0, k = 0; kh < rows.kernel; ++kh)
+    for (Index kw = 0; kw < cols.kernel; ++kw, ++k)
+      places.data()[k] = kh * rows.dilation * cols.size + kw * cols.dilation;
   parallel_chunks(planes, in + 4 * out, [&](Index first, Index last) {
     for (Index p = first; p < last; ++p) {
       T* to = dx + p * in;
@@ -342,11 +276,10 @@ void max_pool2d_backward(T* dx, const T* dy, const Arg* arg, Index planes, const
           continue;
         }
       std::fill_n(to, in, T(0));
-      for (Index o = 0; o < out; ++o) {
-        const Index kh = place[o] / cols.kernel, kw = place[o] % cols.kernel;
-        const Index h = o / cols.out * rows.stride - rows.padding + kh * rows.dilation;
-        const Index w = o % cols.out * cols.stride - cols.padding + kw * cols.dilation;
-        to[h * cols.size + w] += from[o];
+      for (Index oh = 0; oh < rows.out; ++oh) {
+        const Index start = (oh * rows.stride - rows.padding) * cols.size - cols.padding;
+        for (Index ow = 0; ow < cols.out; ++ow)
+          to[start + ow * cols.stride + places.data()[*place++]] += *from++;
       }
     }
   });
@@ -373,9 +306,7 @@ void avg_pool2d_forward(T* y, const T* x, Index planes, const Axis& rows, const 
         detail::avg_pool_plane(to, from, sums.data(), rows, cols);
         continue;
       }
-      for (Index oh = 0; oh < rows.out; ++oh)
-        detail::avg_pairs_row(to + oh * cols.out, from + 2 * oh * cols.size,
-                              from + (2 * oh + 1) * cols.size, cols.out);
+      detail::avg_pairs_plane(to, from, rows.out, cols.size, cols.out);
     }
   });
 }

@@ -1,0 +1,99 @@
+#pragma once
+/// @file
+/// The largest number of any windows, a pack of neighbouring windows at a time.
+///
+/// The columns of a plane are split by the stride, with the padding among them: each tap of a row's
+/// windows is then a run of memory, whatever stride, padding and dilation are.
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "minnow/core/memory.hpp"
+#include "minnow/core/simd_lanes.hpp"
+#include "minnow/kernels/pool_axis.hpp"
+
+namespace minnow::inline MINNOW_ABI::kernels::detail {
+
+/// A plane's rows as the windows read them.
+template <class T>
+class PoolRows {
+ public:
+  using V = Pack<T>;
+
+  PoolRows(const PoolAxis& rows, const PoolAxis& cols)
+      : rows_(rows),
+        cols_(cols),
+        phase_(cols.out + (cols.kernel - 1) * cols.dilation / cols.stride + V::width),
+        staged_(rows.size * cols.stride * phase_),
+        first_places_(cols.out),
+        taps_(cols.kernel) {
+    for (Index ow = 0; ow < cols.out; ++ow)
+      first_places_.data()[ow] = static_cast<T>(cols.window(ow).first);
+    for (Index kw = 0; kw < cols.kernel; ++kw) {
+      const Index at = kw * cols.dilation;
+      taps_.data()[kw] = at % cols.stride * phase_ + at / cols.stride;
+    }
+  }
+
+  /// The largest number of each window of plane x and, unless arg is null, its place. A NaN is
+  /// larger than any number.
+  template <class Arg>
+  void max(T* y, Arg* arg, const T* x) {
+    const Index pitch = cols_.stride * phase_, out = cols_.out;
+    for (Index h = 0; h < rows_.size; ++h) stage(staged_.data() + h * pitch, x + h * cols_.size);
+    for (Index oh = 0; oh < rows_.out; ++oh) {
+      const PoolWindow row = rows_.window(oh);
+      for (Index ow = 0; ow < out; ow += V::width) {
+        const Index count = std::min(V::width, out - ow);
+        // If all of a window is -infinity, its first number counts.
+        V best(-std::numeric_limits<T>::infinity()),
+            place = load_up_to<V>(first_places_.data() + ow, count) +
+                    V(static_cast<T>(row.first * cols_.kernel));
+        for (Index kh = row.first; kh < row.last; ++kh) {
+          const T* from = staged_.data() + (row.start + kh * rows_.dilation) * pitch + ow;
+          for (Index kw = 0; kw < cols_.kernel; ++kw) {
+            const V value = V::load(from + taps_.data()[kw]),
+                    here(static_cast<T>(kh * cols_.kernel + kw));
+            place = select_equal(value, value, select_less(best, value, here, place), here);
+            best = select_equal(value, value, select_less(best, value, value, best), value);
+          }
+        }
+        store_up_to(best, y + oh * out + ow, count);
+        if (arg) store_places(place, arg + oh * out + ow, count);
+      }
+    }
+  }
+
+ private:
+  /// staged [stride][phase]: number i of phase p is column i * stride + p - padding.
+  void stage(T* staged, const T* row) const {
+    const Index stride = cols_.stride, padding = cols_.padding;
+    for (Index p = 0; p < stride; ++p, staged += phase_) {
+      const Index first = std::min(phase_, (padding - p + stride - 1) / stride),
+                  last =
+                      std::clamp((cols_.size + padding - p + stride - 1) / stride, first, phase_);
+      std::fill(staged, staged + first, -std::numeric_limits<T>::infinity());
+      MINNOW_SIMD
+      for (Index i = first; i < last; ++i) staged[i] = row[i * stride + p - padding];
+      std::fill(staged + last, staged + phase_, -std::numeric_limits<T>::infinity());
+    }
+  }
+
+  static void store_places(V place, std::uint8_t* to, Index count) {
+    store_bytes(place, to, count);
+  }
+  template <class Arg>
+  static void store_places(V place, Arg* to, Index count) {
+    T places[V::width];
+    place.store(places);
+    for (Index i = 0; i < count; ++i) to[i] = static_cast<Arg>(places[i]);
+  }
+
+  PoolAxis rows_, cols_;
+  Index phase_;  ///< columns of a phase; a pack is readable from the last window's taps on
+  Scratch<T> staged_, first_places_;
+  Scratch<Index> taps_;
+};
+
+}  // namespace minnow::inline MINNOW_ABI::kernels::detail
