@@ -81,16 +81,22 @@ void vector_times_matrix(T* out, const T* vector, const T* matrix, Index n, Inde
       for (Index j = begin; j < end; ++j) out[j] = dot(vector, matrix + j * k, k);
     });
   using V = Pack<T>;
-  constexpr Index block = 4 * V::width;
+  // Columns side by side, as many as there are registers for: memory is read in long stretches.
+  constexpr Index side = 8, block = side * V::width;
   parallel_chunks((n + block - 1) / block, k * block, [&](Index begin, Index end) {
     for (Index j = begin * block; j < std::min(n, end * block); j += V::width) {
       const Index cols = std::min(V::width, n - j);
       if (j + block <= std::min(n, end * block)) {
-        V sums[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
-        for (Index r = 0; r < k; ++r)
-          for (Index u = 0; u < 4; ++u)
+        V sums[side];
+        MINNOW_UNROLL
+        for (Index u = 0; u < side; ++u) sums[u] = V::zero();
+        for (Index r = 0; r < k; ++r) {
+          MINNOW_UNROLL
+          for (Index u = 0; u < side; ++u)
             sums[u] = fma(V(vector[r]), V::load(matrix + r * n + j + u * V::width), sums[u]);
-        for (Index u = 0; u < 4; ++u) sums[u].store(out + j + u * V::width);
+        }
+        MINNOW_UNROLL
+        for (Index u = 0; u < side; ++u) sums[u].store(out + j + u * V::width);
         j += block - V::width;
       } else if (cols == V::width) {
         V sums = V::zero();
@@ -102,6 +108,19 @@ void vector_times_matrix(T* out, const T* vector, const T* matrix, Index n, Inde
           sums = fma(V(vector[r]), V::load(matrix + r * n + j, cols), sums);
         sums.store(out + j, cols);
       }
+    }
+  });
+}
+
+/// c[i, j] = a[i] * b[j].
+template <class T>
+void outer_product(T* c, const T* a, const T* b, Index m, Index n) {
+  parallel_chunks(m, n, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const T factor = a[i];
+      T* row = c + i * n;
+      MINNOW_SIMD
+      for (Index j = 0; j < n; ++j) row[j] = factor * b[j];
     }
   });
 }
@@ -126,6 +145,7 @@ void gemm(T* c, const T* a, const T* b, Index m, Index n, Index k, bool transpos
   if (k == 0) return std::fill_n(c, m * n, T(0)), void();
   if (m == 1) return detail::vector_times_matrix(c, a, b, n, k, transpose_b);
   if (n == 1) return detail::vector_times_matrix(c, b, a, m, k, !transpose_a);
+  if (k == 1) return detail::outer_product(c, a, b, m, n);
 
   constexpr Index width = tile_cols<T>;
   constexpr Index depth = detail::gemm_depth<T>;
