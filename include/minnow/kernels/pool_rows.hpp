@@ -28,6 +28,8 @@ class PoolRows {
         staged_(rows.size * cols.stride * phase_),
         first_places_(cols.out),
         taps_(cols.kernel) {
+    // Padding is the same for all rows and planes, so it is written once.
+    std::fill_n(staged_.data(), rows.size * cols.stride * phase_, lowest);
     for (Index ow = 0; ow < cols.out; ++ow)
       first_places_.data()[ow] = static_cast<T>(cols.window(ow).first);
     for (Index kw = 0; kw < cols.kernel; ++kw) {
@@ -47,9 +49,8 @@ class PoolRows {
       for (Index ow = 0; ow < out; ow += V::width) {
         const Index count = std::min(V::width, out - ow);
         // If all of a window is -infinity, its first number counts.
-        V best(-std::numeric_limits<T>::infinity()),
-            place = load_up_to<V>(first_places_.data() + ow, count) +
-                    V(static_cast<T>(row.first * cols_.kernel));
+        V best(lowest), place = load_up_to<V>(first_places_.data() + ow, count) +
+                                V(static_cast<T>(row.first * cols_.kernel));
         for (Index kh = row.first; kh < row.last; ++kh) {
           const T* from = staged_.data() + (row.start + kh * rows_.dilation) * pitch + ow;
           for (Index kw = 0; kw < cols_.kernel; ++kw) {
@@ -66,6 +67,8 @@ class PoolRows {
   }
 
  private:
+  static constexpr T lowest = -std::numeric_limits<T>::infinity();
+
   /// staged [stride][phase]: number i of phase p is column i * stride + p - padding.
   void stage(T* staged, const T* row) const {
     const Index stride = cols_.stride, padding = cols_.padding;
@@ -73,10 +76,8 @@ class PoolRows {
       const Index first = std::min(phase_, (padding - p + stride - 1) / stride),
                   last =
                       std::clamp((cols_.size + padding - p + stride - 1) / stride, first, phase_);
-      std::fill(staged, staged + first, -std::numeric_limits<T>::infinity());
       MINNOW_SIMD
       for (Index i = first; i < last; ++i) staged[i] = row[i * stride + p - padding];
-      std::fill(staged + last, staged + phase_, -std::numeric_limits<T>::infinity());
     }
   }
 
