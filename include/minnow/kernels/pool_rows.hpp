@@ -12,6 +12,7 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/simd_lanes.hpp"
 #include "minnow/kernels/pool_axis.hpp"
+#include "minnow/kernels/tile.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
@@ -69,16 +70,28 @@ class PoolRows {
  private:
   static constexpr T lowest = -std::numeric_limits<T>::infinity();
 
-  /// staged [stride][phase]: number i of phase p is column i * stride + p - padding.
+  /// staged [stride][phase]: number i of phase p is column i * stride + p - padding. The common
+  /// strides are constants, so that the compiler can split a pack at a time.
   void stage(T* staged, const T* row) const {
-    const Index stride = cols_.stride, padding = cols_.padding;
-    for (Index p = 0; p < stride; ++p, staged += phase_) {
-      const Index first = std::min(phase_, (padding - p + stride - 1) / stride),
-                  last =
-                      std::clamp((cols_.size + padding - p + stride - 1) / stride, first, phase_);
-      MINNOW_SIMD
-      for (Index i = first; i < last; ++i) staged[i] = row[i * stride + p - padding];
-    }
+    if (cols_.stride > 4) return split(staged, row, cols_.stride);
+    constant_height<4>(cols_.stride, [&](auto stride) { split(staged, row, stride); });
+  }
+  template <class Stride>
+  void split(T* staged, const T* row, Stride stride) const {
+    const Index size = cols_.size, padding = cols_.padding, phase = phase_,
+                first = (padding + stride - 1) / stride,
+                last = std::clamp((size + padding) / stride, first, phase);
+    const auto put = [=](Index column) {
+      const Index at = column + padding;
+      if (at / stride < phase) staged[at % stride * phase + at / stride] = row[column];
+    };
+    // Between them, all phases have a column.
+    const Index begin = std::min(size, first * stride - padding), end = last * stride - padding;
+    for (Index column = 0; column < begin; ++column) put(column);
+    MINNOW_SIMD
+    for (Index i = first; i < last; ++i)
+      for (Index p = 0; p < stride; ++p) staged[p * phase + i] = row[i * stride + p - padding];
+    for (Index column = std::max(begin, end); column < size; ++column) put(column);
   }
 
   static void store_places(V place, std::uint8_t* to, Index count) {
