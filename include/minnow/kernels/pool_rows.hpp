@@ -88,7 +88,6 @@ class PoolRows {
     // Between them, all phases have a column.
     const Index begin = std::min(size, first * stride - padding), end = last * stride - padding;
     for (Index column = 0; column < begin; ++column) put(column);
-    MINNOW_SIMD
     for (Index i = first; i < last; ++i)
       for (Index p = 0; p < stride; ++p) staged[p * phase + i] = row[i * stride + p - padding];
     for (Index column = std::max(begin, end); column < size; ++column) put(column);
