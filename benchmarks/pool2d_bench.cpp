@@ -12,9 +12,9 @@ Max pooling of 2 x 2 windows side by side takes two rows at a time: a register o
 two rows, then its even and odd lanes apart. Which of the four won is one byte an output, kept for the
 backward, which spreads dy by those bytes with whole registers. For other windows the columns of a plane are
 split by the stride, so that each tap of a row's windows is a run of memory, and a register of windows
-goes through its taps together. Average pooling of 2 x 2 windows does the
-same with sums; sixteen windows that are whole planes are added up together, two steps each in place of a
-sum across lanes. Other windows are added down the columns first, along the rows of memory.
+goes through its taps together. Average pooling adds the even and odd lanes of 2 x 2 windows; sixteen
+windows that are whole planes are added up together, two steps each in place of a sum across lanes. Other
+windows are added down the columns first, along the rows of memory.
 Minimal bytes, of an input element and 2 x 2 windows: forward 4 + 1 + 1/4 (read x, write y and the
 places), backward the same the other way round. Average pooling needs no places.
 )";

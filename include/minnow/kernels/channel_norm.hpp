@@ -182,9 +182,11 @@ template <class T>
 void batch_moments(double* mean, double* variance, const T* x, Index n, Index c, Index hw) {
   const detail::BatchBlocks<T> blocks{n, c, hw};
   const double count = static_cast<double>(n * hw);
-  std::fill_n(mean, c, 0.0);
-  std::fill_n(variance, c, 0.0);
-  if (blocks.count == 0) return;
+  if (blocks.count == 0) {
+    std::fill_n(mean, c, 0.0);
+    std::fill_n(variance, c, 0.0);
+    return;
+  }
   const Index across = blocks.across ? blocks.cols : 0;
   const Scratch<T> pivots(c + across);
   T *pivot = pivots.data(), *col_pivot = pivot + c;

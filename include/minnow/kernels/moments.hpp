@@ -60,10 +60,6 @@ template <class T>
 MINNOW_INLINE Pack<T> load_lanes(const T* from, Index lanes) {
   return lanes == Pack<T>::width ? Pack<T>::load(from) : Pack<T>::load(from, lanes);
 }
-template <class T>
-MINNOW_INLINE void store_lanes(T* to, Pack<T> value, Index lanes) {
-  lanes == Pack<T>::width ? value.store(to) : value.store(to, lanes);
-}
 
 /// Sums over a set of numbers, lane by lane, of their distances d from a center and of d^2.
 template <class T>

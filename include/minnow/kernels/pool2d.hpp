@@ -302,11 +302,10 @@ void avg_pool2d_forward(T* y, const T* x, Index planes, const Axis& rows, const 
     for (Index p = first; p < last; ++p) {
       T* to = y + p * out;
       const T* from = x + p * in;
-      if (!pairs) {
+      if (pairs)
+        detail::avg_pairs_plane(to, from, rows.out, cols.size, cols.out);
+      else
         detail::avg_pool_plane(to, from, sums.data(), rows, cols);
-        continue;
-      }
-      detail::avg_pairs_plane(to, from, rows.out, cols.size, cols.out);
     }
   });
 }

@@ -24,7 +24,7 @@ template <class T>
 struct ShortRows {
   static constexpr Index W = Pack<T>::width;
   /// Rows of at most so many columns go into lanes; longer ones fill packs (see packed_rows.hpp).
-  static constexpr Index most_cols = W;
+  static constexpr Index most_cols = std::max<Index>(1, W - 1);
   /// Two blocks and the sums of their gradients fit into 32 KB of L1 cache.
   static constexpr Index most_pitch = 8 * W;
 
@@ -49,7 +49,7 @@ struct ShortRows {
   }
 
   static bool suits(Index row_count, Index row_size) {
-    return W > 1 && row_size > 0 && row_size < most_cols && row_count >= W;
+    return W > 1 && row_size > 0 && row_size <= most_cols && row_count >= W;
   }
 };
 
