@@ -115,8 +115,7 @@ bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma,
     const bool past_caches = goes_past_caches<T>(rows * cols, cols);
     parallel_chunks((rows + group - 1) / group, group * cols, [&](Index begin, Index end) {
       const Index last = std::min(rows, end * group);
-      for (Index row = begin * group, count; row < last; row += count) {
-        count = shape.next_rows(last - row, Rows::most_rows);
+      Rows::for_blocks(begin * group, last, Rows::most_rows, [&](Index row, Index count) {
         T *to = y + row * cols, *means = centered ? mean + row : nullptr;
         const T* from = x + row * cols;
         const bool done =
@@ -129,7 +128,7 @@ bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma,
         if (!done)
           normalize_block_by_block<centered>(to, means, rstd + row, from, gamma, beta, count, cols,
                                              eps);
-      }
+      });
     });
   });
 }
@@ -252,8 +251,8 @@ bool gradient_rows_in_packs(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
     parallel_for(chunks.count, [&](Index chunk) {
       PackedGradients<T, packs> gradients;
       const Index last = std::min(rows, chunks.end(chunk) * group);
-      for (Index row = chunks.begin(chunk) * group, count; row < last; row += count) {
-        count = shape.next_rows(last - row, Rows::most_gradient_rows);
+      const Index begin = chunks.begin(chunk) * group;
+      Rows::for_blocks(begin, last, Rows::most_gradient_rows, [&](Index row, Index count) {
         const Index at = row * cols;
         T* to = dx ? dx + at : nullptr;
         const T* means = centered ? mean + row : nullptr;
@@ -263,7 +262,7 @@ bool gradient_rows_in_packs(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
         else
           gradient_packed_rows<centered, packs>(to, gradients, dy + at, x + at, means, rstd + row,
                                                 gamma, shape, count, past_caches);
-      }
+      });
       T* sums = partial.data() + chunk * 2 * cols;
       for (int p = 0; p < packs; ++p) {
         gradients.gamma[p].store(sums + shape.at(p));

@@ -45,9 +45,15 @@ struct RowPacks {
     for (int p = 0; p < packs; ++p) to[p] = parameter ? V::load(parameter + at(p)) : V(otherwise);
   }
 
-  /// How many of `left` rows come next: whole groups, `most` at most, or less than a group.
-  static Index next_rows(Index left, Index most) {
-    return left < W ? left : std::min(left, most) / W * W;
+  /// Calls f(row, count) for blocks of the rows [row, last): whole groups, `most` rows at most, and
+  /// in the end what is less than a group.
+  template <class F>
+  static void for_blocks(Index row, Index last, Index most, const F& f) {
+    for (Index count; row < last; row += count) {
+      const Index left = last - row;
+      count = left < W ? left : std::min(left, most) / W * W;
+      f(row, count);
+    }
   }
 
   /// sums[row] = the sum of term(row, value) over the row's numbers in packs.
