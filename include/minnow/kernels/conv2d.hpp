@@ -1,7 +1,7 @@
 #pragma once
 /// @file
-/// Direct convolution, forward and backward. What lies in the lanes of a pack, positions of a plane
-/// or channels, is chosen by the sizes, here.
+/// Convolution, forward and backward. What lies in the lanes of a pack, positions of a plane,
+/// channels or images, is chosen by the sizes, here.
 
 #include <algorithm>
 
@@ -10,33 +10,82 @@
 #include "minnow/kernels/conv2d_by_channels_weight.hpp"
 #include "minnow/kernels/conv2d_by_images.hpp"
 #include "minnow/kernels/conv2d_by_planes.hpp"
+#include "minnow/kernels/conv2d_by_winograd.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
 namespace detail {
 
-/// True where channels in lanes are the fastest: `channels` results fill their packs, rows of
-/// `cols` their tiles, and `terms` outweigh what a tile costs besides. The numbers are measured.
-template <class T>
-bool channels_pay(Index channels, Index cols, Index terms) {
-  constexpr Index W = Pack<T>::width, most = tile_positions, half = most / 2;
-  if (W == 1 || channels < 2 * W || cols < half) return false;
-  const Index rest = cols % most;
-  const Index cost = cols / most * most + (rest > half ? most : rest > 0 ? most * 2 / 3 : 0);
-  const auto share = [](Index part, Index whole) {
-    return static_cast<double>(part) / static_cast<double>(whole);
-  };
-  return share(channels, (channels + W - 1) / W * W) * share(cols, cost) *
-             share(terms, terms + 10) >
-         0.85;
+inline double share(Index part, Index whole) {
+  return static_cast<double>(part) / static_cast<double>(whole);
 }
 
-/// True where images in lanes are faster than positions: they are small, and fill their packets.
+/// What share of a row of tiles of positions counts, and of packs of channels. Measured.
+inline double tiles_share(Index positions) {
+  constexpr Index most = tile_positions, half = most / 2;
+  const Index rest = positions % most;
+  return share(positions, positions / most * most + (rest > half ? most
+                                                     : rest > 0  ? most * 2 / 3
+                                                                 : 0));
+}
 template <class T>
-bool images_pay(const Conv2dSizes& s) {
+double packs_share(Index channels) {
   constexpr Index W = Pack<T>::width;
-  return W > 1 && fits_lanes(s) && s.h * s.w <= 900 && 4 * s.n >= 3 * W * packet_count<T>(s.n) &&
-         lanes_pay<T>(lane_sizes(s));
+  return share(channels, (channels + W - 1) / W * W);
+}
+
+/// True where channels in lanes are faster than positions: they fill their packs, rows their tiles,
+/// and the terms outweigh what a tile costs besides.
+template <class T>
+bool channels_pay(const Conv2dSizes& s) {
+  constexpr Index W = Pack<T>::width;
+  const Index cols = is_flat(s) ? s.h * s.w : s.ow(), channels = s.group_k(), terms = s.terms();
+  return W > 1 && channels >= 2 * W && cols >= tile_positions / 2 &&
+         packs_share<T>(channels) * tiles_share(cols) * share(terms, terms + 10) > 0.85;
+}
+
+/// True where channels in lanes with half the multiplications are faster than with all of them, or
+/// than positions.
+template <class T>
+bool winograd_channels_pay(const Conv2dSizes& s) {
+  if (!fits_winograd<T>(s) || !winograd_rows_pay(s.ow())) return false;
+  const WinogradTiles<T> tiles{s};
+  const Index positions = tiles.block_rows() * tiles.cols;
+  return s.group_c() >= 3 && s.group_k() >= Pack<T>::width && positions >= tile_positions / 2 &&
+         packs_share<T>(s.group_k()) * tiles_share(positions) *
+                 share(s.ow(), winograd_outputs * tiles.cols) >
+             0.55;
+}
+
+/// True where images can lie in lanes: they are small, and fill their packets.
+template <class T>
+bool images_fill(const Conv2dSizes& s) {
+  constexpr Index W = Pack<T>::width;
+  return W > 1 && fits_lanes(s) && s.h * s.w <= 900 && 4 * s.n >= 3 * W * packet_count<T>(s.n);
+}
+
+/// True where they do so with half the multiplications, and the caches hold a packet, and the
+/// weights.
+template <class T>
+bool winograd_images_pay(const Conv2dSizes& s) {
+  constexpr Index bytes = sizeof(T);
+  return images_fill<T>(s) && s.kernel == Size2(3) && s.c >= 4 && s.k >= 4 &&
+         winograd_rows_pay(s.ow()) && s.c * s.h * s.w * Pack<T>::width * bytes <= 1792 * 1024 &&
+         s.k * s.terms() * bytes <= 2560 * 1024;
+}
+
+/// What lies in the lanes of a pack.
+enum class Conv2dWay { planes, channels, images, winograd };
+
+/// The fastest way to a forward convolution. The backward to the input of one with stride 1 is that
+/// of `reversed`.
+template <class T>
+Conv2dWay choose_way(const Conv2dSizes& s) {
+  if (winograd_images_pay<T>(s)) return Conv2dWay::images;
+  if (winograd_channels_pay<T>(s)) return Conv2dWay::winograd;
+  if (channels_pay<T>(s)) return Conv2dWay::channels;
+  if (images_fill<T>(s) && lanes_pay<T>(lane_sizes(s))) return Conv2dWay::images;
+  return Conv2dWay::planes;
 }
 
 }  // namespace detail
@@ -49,17 +98,24 @@ bool images_pay(const Conv2dSizes& s) {
 ///
 /// Shapes    see Conv2dSizes; with groups, c runs over the channels of k's group; bias [k] or null
 /// Writes    every element of y; must not overlap x or weight
-/// Numerics  sums run in order over c, a, b, in T
+/// Numerics  sums in T; rows of three taps may take half the multiplications (winograd.hpp), so
+/// that
+///           the rounding error is up to twice that of a plain sum, and an infinite input spoils up
+///           to three more outputs of its row
 /// Parallel  over pieces of images and groups; the same bits for any number of threads
 template <class T>
 void conv2d_forward(T* y, const T* x, const T* weight, const T* bias, const Conv2dSizes& s) {
-  const Index cols = detail::is_flat(s) ? s.h * s.w : s.ow();
-  if (detail::channels_pay<T>(s.group_k(), cols, s.terms()))
-    detail::forward_by_channels(y, x, weight, bias, s);
-  else if (detail::images_pay<T>(s))
-    detail::forward_by_images(y, x, weight, bias, s);
-  else
-    detail::forward_by_planes(y, x, weight, bias, s);
+  using enum detail::Conv2dWay;
+  switch (detail::choose_way<T>(s)) {
+    case planes:
+      return detail::forward_by_planes(y, x, weight, bias, s);
+    case channels:
+      return detail::forward_by_channels(y, x, weight, bias, s);
+    case images:
+      return detail::forward_by_images(y, x, weight, bias, s);
+    case winograd:
+      return detail::forward_by_winograd(y, x, weight, bias, s);
+  }
 }
 
 /// Convolution, backward to the input.
@@ -73,16 +129,22 @@ void conv2d_forward(T* y, const T* x, const T* weight, const T* bias, const Conv
 /// index
 ///           equation holds. Solved for i it is a correlation of dy with the reversed taps; with a
 ///           stride, each phase of u sees only the taps of its own remainder.
+/// Numerics  as in the forward
 /// Parallel  over pieces of images and groups; the same bits for any number of threads
 template <class T>
 void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes& s) {
-  const Index cols = detail::is_flat(s) ? s.h * s.w : s.w;
-  if (s.stride == Size2(1) && detail::channels_pay<T>(s.group_c(), cols, s.group_k() * s.taps()))
-    detail::backward_data_by_channels(dx, dy, weight, s);
-  else if (detail::images_pay<T>(s))
-    detail::backward_data_by_images(dx, dy, weight, s);
-  else
-    detail::backward_data_by_planes(dx, dy, weight, s);
+  using enum detail::Conv2dWay;
+  // With a stride, positions alone serve.
+  switch (s.stride == Size2(1) ? detail::choose_way<T>(detail::reversed(s)) : planes) {
+    case planes:
+      return detail::backward_data_by_planes(dx, dy, weight, s);
+    case channels:
+      return detail::backward_data_by_channels(dx, dy, weight, s);
+    case images:
+      return detail::backward_data_by_images(dx, dy, weight, s);
+    case winograd:
+      return detail::backward_data_by_winograd(dx, dy, weight, s);
+  }
 }
 
 /// Convolution, backward to the weights.
@@ -102,7 +164,7 @@ void conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Conv2dSiz
   const Index c = s.group_c();
   if (c >= 2 * W && c % W == 0)
     detail::backward_weight_by_channels(dweight, dy, x, s);
-  else if (detail::images_pay<T>(s))
+  else if (detail::images_fill<T>(s) && lanes_pay<T>(detail::lane_sizes(s)))
     detail::backward_weight_by_images(dweight, dy, x, s);
   else if (c >= W)
     detail::backward_weight_by_channels(dweight, dy, x, s);

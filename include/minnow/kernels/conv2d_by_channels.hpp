@@ -18,6 +18,28 @@ namespace minnow::inline MINNOW_ABI::kernels::detail {
 /// Positions of a tile, whose sums fill the registers beside two packs of weights and a position.
 inline constexpr int tile_positions = vector_registers == 32 ? 14 : 6;
 
+/// sums[j][k] += sum_r w[r, k] * x[offset[r] + j] for P packs of channels k and M positions j.
+///
+/// w is [P at pack_pitch][terms][W].
+template <class T, std::size_t M, std::size_t P>
+MINNOW_INLINE void add_channel_sums(Pack<T> (&sums)[M][P], const T* x, const Index* offset,
+                                    const T* w, Index pack_pitch, Index terms) {
+  using V = Pack<T>;
+  for (Index r = 0; r < terms; ++r, w += V::width) {
+    const T* from = x + offset[r];
+    V weights[P];
+    MINNOW_UNROLL
+    for (std::size_t p = 0; p < P; ++p)
+      weights[p] = V::load(w + static_cast<Index>(p) * pack_pitch);
+    MINNOW_UNROLL
+    for (std::size_t i = 0; i < M; ++i) {
+      const V position(from[i]);
+      MINNOW_UNROLL
+      for (std::size_t p = 0; p < P; ++p) sums[i][p] = fma(position, weights[p], sums[i][p]);
+    }
+  }
+}
+
 /// y[k, j] = shift[k] + sum_r w[r, k] * x[offset[r] + j] for `channels` <= P * W and j < M.
 ///
 /// w is [P][terms][W]; a plane of y is `plane` long.
@@ -33,18 +55,7 @@ void channel_tile(T* y, Index plane, Index channels, const T* x, const Index* of
     MINNOW_UNROLL
     for (int i = 0; i < M; ++i) sums[i][p] = start;
   }
-  for (Index r = 0; r < terms; ++r, w += W) {
-    const T* from = x + offset[r];
-    V weights[P];
-    MINNOW_UNROLL
-    for (int p = 0; p < P; ++p) weights[p] = V::load(w + p * terms * W);
-    MINNOW_UNROLL
-    for (int i = 0; i < M; ++i) {
-      const V position(from[i]);
-      MINNOW_UNROLL
-      for (int p = 0; p < P; ++p) sums[i][p] = fma(position, weights[p], sums[i][p]);
-    }
-  }
+  add_channel_sums(sums, x, offset, w, terms * W, terms);
   MINNOW_UNROLL
   for (int p = 0; p < P; ++p) {
     MINNOW_UNROLL
@@ -62,6 +73,19 @@ void channel_tile(T* y, Index plane, Index channels, const T* x, const Index* of
   }
 }
 
+/// Calls f(size as a constant, first position) for the tiles of a row of `cols` positions.
+template <class F>
+void for_position_tiles(Index cols, const F& f) {
+  constexpr Index most = tile_positions, half = most / 2;
+  Index col = 0;
+  // The last tile of a row overlaps the one before it.
+  for (; cols >= most && cols - col > half; col += most)
+    f(std::integral_constant<int, int{most}>{}, std::min(col, cols - most));
+  for (; cols >= half && col < cols; col += half)
+    f(std::integral_constant<int, int{half}>{}, std::min(col, cols - half));
+  for (; col < cols; ++col) f(std::integral_constant<int, 1>{}, col);
+}
+
 /// Rows of positions that are computed together.
 struct PositionRows {
   Index images = 1, rows = 1, cols = 1;
@@ -74,8 +98,9 @@ struct PositionRows {
 template <class T>
 void correlate_channels(T* y, Index channels, const T* x, const Index* offset, const T* w,
                         Index terms, const T* shift, const PositionRows& at, Ahead ahead) {
-  constexpr Index W = Pack<T>::width, most = tile_positions, half = most / 2;
-  const Index tiles = (channels + 2 * W - 1) / (2 * W) * at.images * at.rows * (at.cols / most + 1);
+  constexpr Index W = Pack<T>::width;
+  const Index tiles =
+      (channels + 2 * W - 1) / (2 * W) * at.images * at.rows * (at.cols / tile_positions + 1);
   ahead.spread(tiles);
   // Two packs of weights at a time stay in the second-level cache through all positions.
   for (Index k = 0; k < channels; k += 2 * W) {
@@ -92,13 +117,7 @@ void correlate_channels(T* y, Index channels, const T* x, const Index* offset, c
           };
           left > W ? run(std::integral_constant<int, 2>{}) : run(std::integral_constant<int, 1>{});
         };
-        Index col = 0;
-        // The last tile of a row overlaps the one before it.
-        for (; at.cols >= most && at.cols - col > half; col += most)
-          tile(std::integral_constant<int, int{most}>{}, std::min(col, at.cols - most));
-        for (; at.cols >= half && col < at.cols; col += half)
-          tile(std::integral_constant<int, int{half}>{}, std::min(col, at.cols - half));
-        for (; col < at.cols; ++col) tile(std::integral_constant<int, 1>{}, col);
+        for_position_tiles(at.cols, tile);
       }
   }
 }

@@ -43,6 +43,21 @@ inline bool is_flat(const Conv2dSizes& s) {
   return s.taps() == 1 && s.stride == Size2(1) && s.padding == Size2(0);
 }
 
+/// The convolution of dy with the taps reversed that is the backward to the input of one with
+/// stride 1. Its padding may be negative: what is cut off.
+inline Conv2dSizes reversed(const Conv2dSizes& s) {
+  return {.n = s.n,
+          .c = s.k,
+          .h = s.oh(),
+          .w = s.ow(),
+          .k = s.c,
+          .kernel = s.kernel,
+          .padding = {s.dilation.h * (s.kernel.h - 1) - s.padding.h,
+                      s.dilation.w * (s.kernel.w - 1) - s.padding.w},
+          .dilation = s.dilation,
+          .groups = s.groups};
+}
+
 /// Where one tap reads along one axis: phase `u % stride` at distance `u / stride`.
 struct Tap {
   Index phase, distance;

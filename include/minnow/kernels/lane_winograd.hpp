@@ -1,27 +1,12 @@
 #pragma once
 /// @file
-/// A 3 x 3 convolution of a packet of images with half the multiplications: Winograd's minimal
-/// filtering F(4, 3) along the rows.
-///
-/// Four neighbouring outputs of a row take twelve products of six inputs with three weights. They
-/// are also the coefficients of a product of polynomials, which six of its values determine, each a
-/// single product:
-///
-///     y = At ((G w) * (Bt x))
-///
-/// with Bt x the six values of the inputs, G w those of the weights and At the way back. Sums over
-/// channels and rows of the kernel are taken between, so At is applied once to each output.
-///
-/// The values are taken at 0, +-5/8, +-3/2 and infinity. The usual 0, +-1, +-2 and infinity make
-/// rounding errors 2.2 times (root mean square) those of the direct sum; these 1.5 times. One
-/// output depends on six inputs of each row, so an infinite one spoils its three neighbours, too.
-///
-/// Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, Fast Algorithms for
-/// Convolutional Neural Networks, 2016, section 4.1.
+/// A 3 x 3 convolution of a packet of images with half the multiplications (winograd.hpp).
 
 #include <algorithm>
 
+#include "minnow/kernels/streaming.hpp"
 #include "minnow/kernels/tile.hpp"
+#include "minnow/kernels/winograd.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
@@ -46,83 +31,42 @@ struct LaneEnds {
   bool far = false;         ///< the result's memory is not in the second-level cache
 };
 
-/// True where half the multiplications pay for the way there and back, and little of the last tile
-/// is computed twice.
+/// True where half the multiplications pay for the way there and back.
 inline bool winograd_pays(const WinogradSizes& s) {
-  return s.c >= 4 && s.k >= 4 && s.ow >= 4 && 3 * s.tiles() <= s.ow;
+  return s.c >= 4 && s.k >= 4 && detail::winograd_rows_pay(s.ow);
 }
 
 namespace detail {
 
-/// Where the values are taken, besides 0 and infinity: inner, -inner, outer, -outer.
-inline constexpr double winograd_inner = 0.625, winograd_outer = 1.5;
-inline constexpr int winograd_values = 6;
 /// Numbers of the values of a group of tiles, and of the sums of a tile of rows.
 template <class T>
 inline constexpr Index winograd_group = winograd_values* tile_cols<T>;
 template <class T>
 inline constexpr Index winograd_sums = tile_rows* winograd_group<T>;
 
-/// v[p * pitch] = (Bt x)[p] for six neighbouring packs of x.
+/// The values of six neighbouring packs of x: v[p * pitch].
 template <class T>
-MINNOW_INLINE void winograd_input(T* v, Index pitch, const T* x) {
+MINNOW_INLINE void winograd_load(T* v, Index pitch, const T* x) {
   using V = Pack<T>;
-  constexpr double a = winograd_inner, b = winograd_outer;
-  const V of_a{T(a)}, of_b{T(b)}, a2{T(-a * a)}, b2{T(-b * b)}, low{T(a * a * b * b)},
-      middle{T(-a * a - b * b)};
-  V d[6];
+  V inputs[winograd_inputs], values[winograd_values];
   MINNOW_UNROLL
-  for (int j = 0; j < 6; ++j) d[j] = V::load(x + j * V::width);
-  const V even_a = fma(b2, d[2], d[4]), odd_a = of_a * fma(b2, d[1], d[3]),
-          even_b = fma(a2, d[2], d[4]), odd_b = of_b * fma(a2, d[1], d[3]);
-  fma(low, d[0], fma(middle, d[2], d[4])).store(v);
-  (even_a + odd_a).store(v + pitch);
-  (even_a - odd_a).store(v + 2 * pitch);
-  (even_b + odd_b).store(v + 3 * pitch);
-  (even_b - odd_b).store(v + 4 * pitch);
-  fma(low, d[1], fma(middle, d[3], d[5])).store(v + 5 * pitch);
+  for (int j = 0; j < winograd_inputs; ++j) inputs[j] = V::load(x + j * V::width);
+  winograd_input(values, inputs);
+  MINNOW_UNROLL
+  for (int p = 0; p < winograd_values; ++p) values[p].store(v + p * pitch);
 }
 
-/// u[p * pitch] = (G w)[p] for the weights w[0], w[step], w[2 * step].
+/// Four neighbouring packs of y of the sums m[p * pitch], then relu if asked for.
 template <class T>
-void winograd_weights(T* u, Index pitch, const T* w, Index step) {
-  constexpr double a = winograd_inner, b = winograd_outer, difference = a * a - b * b;
-  const double w0 = static_cast<double>(w[0]), w1 = static_cast<double>(w[step]),
-               w2 = static_cast<double>(w[2 * step]);
-  const auto put = [&](Index p, double value) { u[p * pitch] = static_cast<T>(value); };
-  const auto put_pair = [&](Index p, double point, double scale) {
-    const double even = (w0 + point * point * w2) * scale, odd = point * w1 * scale;
-    put(p, even + odd);
-    put(p + 1, even - odd);
-  };
-  put(0, w0 / (a * a * b * b));
-  put_pair(1, a, 1 / (2 * a * a * difference));
-  put_pair(3, b, -1 / (2 * b * b * difference));
-  put(5, w2);
-}
-
-/// y = bias + At m for four neighbouring packs of y and the sums m[p * pitch], then relu if asked
-/// for.
-template <class T>
-MINNOW_INLINE void winograd_output(T* y, const T* m, Index pitch, Pack<T> bias, bool relu) {
+MINNOW_INLINE void winograd_store(T* y, const T* m, Index pitch, Pack<T> bias, bool relu) {
   using V = Pack<T>;
-  constexpr double a = winograd_inner, b = winograd_outer;
-  V v[winograd_values];
+  V sums[winograd_values], outputs[winograd_outputs];
   MINNOW_UNROLL
-  for (int p = 0; p < winograd_values; ++p) v[p] = V::load(m + p * pitch);
-  const V even_a = v[1] + v[2], odd_a = v[1] - v[2], even_b = v[3] + v[4], odd_b = v[3] - v[4];
-  const auto put = [&](int j, V value) {
-    (relu ? max(value, V::zero()) : value).store(y + j * V::width);
-  };
-  put(0, bias + (v[0] + even_a + even_b));
-  put(1, fma(V{T(b)}, odd_b, fma(V{T(a)}, odd_a, bias)));
-  put(2, fma(V{T(b * b)}, even_b, fma(V{T(a * a)}, even_a, bias)));
-  put(3, fma(V{T(b * b * b)}, odd_b, fma(V{T(a * a * a)}, odd_a, bias + v[5])));
-}
-
-template <class T>
-MINNOW_INLINE void prefetch_to_write(const T* to, Index count) {
-  for (Index i = 0; i < count; i += Index{64 / sizeof(T)}) __builtin_prefetch(to + i, 1);
+  for (int p = 0; p < winograd_values; ++p) sums[p] = V::load(m + p * pitch);
+  winograd_output(outputs, sums, bias);
+  MINNOW_UNROLL
+  for (int j = 0; j < winograd_outputs; ++j)
+    (relu ? max(outputs[j], V::zero()) : outputs[j]).store(y + j * V::width);
 }
 
 /// The values of row `row` of x, of all channels: v [c, group, value, tile in group, lane].
@@ -136,8 +80,8 @@ void winograd_input_row(T* v, const T* x, Index row, const WinogradSizes& s) {
     for (Index c = 0; c < s.c; ++c) {
       const T* from = x + (c * s.h + row) * s.w * lanes;
       for (Index t = 0; t < tiles; ++t)
-        winograd_input(v + c * channel + t * lanes, tile_cols<T>,
-                       from + s.tile_begin(first + t) * lanes);
+        winograd_load(v + c * channel + t * lanes, tile_cols<T>,
+                      from + s.tile_begin(first + t) * lanes);
     }
   }
 }
@@ -174,8 +118,13 @@ void winograd_pack(T* packed, const T* weight, const WinogradSizes& s, Index k_s
       for (Index c = 0; c < s.c; ++c)
         for (Index k = rows.begin(t); k < rows.begin(t + 1); ++k) {
           const T* taps = weight + k * k_stride + c * c_stride;
-          detail::winograd_weights(packed++, pitch, taps + (reversed ? 8 - 3 * a : 3 * a),
-                                   reversed ? -1 : 1);
+          double w[detail::winograd_taps], u[detail::winograd_values];
+          for (int b = 0; b < detail::winograd_taps; ++b)
+            w[b] = static_cast<double>(taps[reversed ? 8 - 3 * a - b : 3 * a + b]);
+          detail::winograd_weights<double>(u, w);
+          for (int p = 0; p < detail::winograd_values; ++p)
+            packed[p * pitch] = static_cast<T>(u[p]);
+          ++packed;
         }
     packed += (detail::winograd_values - 1) * pitch;
   }
@@ -223,8 +172,8 @@ void winograd_correlate(T* y, const T* x, const T* packed, const LaneEnds<T>& en
         for (Index r = 0; r < height; ++r, to += plane) {
           const V shift(ends.bias ? ends.bias[k + r] : T(0));
           for (Index j = 0; j < tiles; ++j)
-            winograd_output(to + s.tile_begin(first_tile + j) * lanes,
-                            sums + r * tile_cols<T> + j * lanes, pitch, shift, ends.relu);
+            winograd_store(to + s.tile_begin(first_tile + j) * lanes,
+                           sums + r * tile_cols<T> + j * lanes, pitch, shift, ends.relu);
         }
       }
     }

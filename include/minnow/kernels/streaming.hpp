@@ -1,7 +1,8 @@
 #pragma once
 /// @file
-/// Writing past the caches. A plain store first fetches the line that it changes: of a result that
-/// is larger than the caches, so that nobody finds it there, that is a third of all traffic.
+/// Writing past the caches, and to lines that were fetched before. A plain store first fetches the
+/// line that it changes: of a result that is larger than the caches, so that nobody finds it there,
+/// that is a third of all traffic.
 
 #include <cstdint>
 
@@ -26,6 +27,12 @@ MINNOW_INLINE void with_store(bool past_caches, const T* y, const F& f) {
   } else {
     f([](Pack<T> value, T* to) { value.store(to); });
   }
+}
+
+/// Asks for the lines of `count` numbers that will be written soon.
+template <class T>
+MINNOW_INLINE void prefetch_to_write(const T* to, Index count) {
+  for (Index i = 0; i < count; i += Index{64 / sizeof(T)}) __builtin_prefetch(to + i, 1);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail
