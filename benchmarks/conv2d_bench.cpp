@@ -15,12 +15,15 @@ position p is the sum of w[c, a, b] * x[p + c * plane + a * W + b]: the inner lo
 shifted views of x in place of a copied matrix. 8 output channels by 3 registers of positions stay in
 registers; the few columns at each row's end that belong to no output are thrown away.
 Output channels (wide layers): 14 positions by 2 registers of channels; weights are loaded, each position
-is broadcast. No gaps, no load that straddles lines; the next piece of x is fetched ahead.
+is broadcast. No gaps, no load that straddles lines; the next piece of x is fetched ahead. Kernels of three
+columns take half the multiplications (Winograd's F(4, 3) along the rows): six values for each four columns of
+x are staged in place of them, each is convolved with a column of the weights' values, and six sums of a
+tile make four outputs, turned in registers on their way to memory.
 Images (batches of small images): 16 images interleaved, one a lane, so that the plain scalar convolution
 with registers for numbers has no tail and no waste, whatever the number of channels. "minnow"
 interleaves and separates; "lanes" is the part in between, which is all that a Sequential's plan pays
-between layers. Rows of three taps take half the multiplications (Winograd's F(4, 3)), so that GFLOP/s,
-which count the direct sums, may pass the peak. Backward to the input is the same over dy with reversed
+between layers. Kernels of 3 x 3 take half the multiplications here, too, so that GFLOP/s, which count the
+direct sums, may pass the peak. Backward to the input is the same over dy with reversed
 weights; backward to the weights holds sums for weights in registers over many positions.
 )";
 

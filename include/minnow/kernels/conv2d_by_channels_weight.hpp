@@ -115,7 +115,8 @@ void backward_weight_by_channels(T* dweight, const T* dy, const T* x, const Conv
           const Index shift =
               (th.phase * s.stride.w + tw.phase) * piece_flat + th.distance * pitch + tw.distance;
           correlate(sums + (g * taps + tap) * s.group_k() * channels, channels, packed,
-                    turned + shift * channels, offset, terms, rows, channels, true, &ahead);
+                    turned + shift * channels, offset, terms, rows, channels, {.accumulate = true},
+                    &ahead);
         }
       }
     }

@@ -51,17 +51,13 @@ void forward_by_planes(T* y, const T* x, const T* weight, const T* bias, const C
               s.stride.h * s.w);
     ahead.spread(correlate_tiles<T>(terms, rows, flat));
     correlate(sums, piece_flat, packed.data() + group * s.group_k() * terms, staged, offset.data(),
-              terms, rows, flat, false, &ahead);
+              terms, rows, flat, {.bias = bias ? bias + group * s.group_k() : nullptr}, &ahead);
     for (Index i = 0; i < piece.images; ++i)
       for (Index k = 0; k < s.group_k(); ++k) {
         const Index channel = group * s.group_k() + k;
-        const T shift = bias ? bias[channel] : T(0);
         T* to = y + (((piece.image + i) * s.k + channel) * oh + piece.row) * ow;
         const T* from = sums + k * piece_flat + i * plane;
-        for (Index r = 0; r < piece.rows; ++r, to += ow, from += pitch) {
-          MINNOW_SIMD
-          for (Index j = 0; j < ow; ++j) to[j] = from[j] + shift;
-        }
+        for (Index r = 0; r < piece.rows; ++r, to += ow, from += pitch) std::copy_n(from, ow, to);
       }
   };
   for_each_item<T>(pieces.count() * s.groups, cost, staged_size + sums_size, staged_size, compute);
@@ -139,7 +135,7 @@ void backward_data_by_planes(T* dx, const T* dy, const T* weight, const Conv2dSi
         ahead.add(dy + group * channels * oh * ow, pieces, piece.index, s.k, channels, oh * ow, ow);
         ahead.spread(correlate_tiles<T>(terms, rows, flat));
         correlate(sums, piece_flat, packed.data() + group * s.group_c() * terms, staged,
-                  offset.data(), terms, rows, flat, false, &ahead);
+                  offset.data(), terms, rows, flat, {}, &ahead);
         for (Index i = 0; i < piece.images; ++i)
           for (Index c = 0; c < s.group_c(); ++c) {
             T* plane_dx = dx + ((piece.image + i) * s.c + group * s.group_c() + c) * s.h * s.w;

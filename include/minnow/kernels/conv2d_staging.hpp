@@ -244,25 +244,29 @@ Index correlate_tiles(Index terms, const TileRows& rows, Index flat) {
   return (terms + conv_depth - 1) / conv_depth * ((flat + block - 1) / block) * rows.count;
 }
 
-/// y[i, p] (+)= sum_r a[r, i] * x[p + offset[r]] for all `rows.items` rows i and p < flat.
-/// a is packed tile by tile, [r][height] each, a tile beginning at row i at a + i * terms. Without
-/// terms y becomes zero. Fetches ahead `correlate_tiles` times.
+/// y[i, p] (+)= bias[i] + sum_r a[r, i] * x[p + offset[r]] for all `rows.items` rows i and p <
+/// flat. a is packed tile by tile, [r][height] each, a tile beginning at row i at a + i * terms.
+/// Without terms, what is there ends as it began. Fetches ahead `correlate_tiles` times.
 template <class T>
 void correlate(T* y, Index y_pitch, const T* a, const T* x, const Index* offset, Index terms,
-               TileRows rows, Index flat, bool accumulate = false, Ahead* ahead = nullptr) {
-  if (terms == 0 && !accumulate)
-    for (Index i = 0; i < rows.items; ++i) std::fill_n(y + i * y_pitch, flat, T(0));
+               TileRows rows, Index flat, const TileEnds<T>& ends = {}, Ahead* ahead = nullptr) {
   // All rows of a pass over a few columns of x while these are in the first-level cache.
   constexpr Index block = correlate_block<T>;
-  for (Index r = 0; r < terms; r += conv_depth)
+  Index r = 0;
+  do {
+    const Index depth = std::min(conv_depth, terms - r);
     for (Index p = 0; p < flat; p += block)
       for (Index t = 0; t < rows.count; ++t) {
         if (ahead) ahead->fetch();
         tile_row(y + rows.begin(t) * y_pitch + p, y_pitch,
-                 a + rows.begin(t) * terms + r * rows.height(t), x + p, offset + r,
-                 std::min(conv_depth, terms - r), rows.height(t), std::min(block, flat - p),
-                 {.accumulate = accumulate || r > 0});
+                 a + rows.begin(t) * terms + r * rows.height(t), x + p, offset + r, depth,
+                 rows.height(t), std::min(block, flat - p),
+                 {.accumulate = ends.accumulate || r > 0,
+                  .bias = ends.bias && r == 0 ? ends.bias + rows.begin(t) : nullptr,
+                  .relu = ends.relu && r + depth == terms});
       }
+    r += depth;
+  } while (r < terms);
 }
 
 /// How many partial gradients may exist at a time: each is as large as the weights.

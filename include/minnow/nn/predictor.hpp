@@ -12,6 +12,7 @@
 #include "minnow/core/parallel.hpp"
 #include "minnow/kernels/conv2d.hpp"
 #include "minnow/kernels/layer_norm.hpp"
+#include "minnow/kernels/plane_winograd.hpp"
 #include "minnow/nn/plan.hpp"
 #include "minnow/nn/sequential.hpp"
 
@@ -35,9 +36,9 @@ struct PredictorOptions {
 /// rounding; later changes of the model are not seen.
 ///
 /// Packets of images are computed one image a lane; a rest of less than half a packet, image by
-/// image on flattened rows. The model must consist of what a plan covers: Conv2d (stride 1, no
-/// dilation, one group), Linear after Flatten, the norms after them, Dropout, ReLU and pooling
-/// without padding.
+/// image with neighbouring positions in lanes. The model must consist of what a plan covers: Conv2d
+/// (stride 1, no dilation, one group), Linear after Flatten, the norms after them, Dropout, ReLU
+/// and pooling without padding.
 ///
 /// Errors: Error for a model with other layers, naming the first; ShapeError for x of another
 /// shape.
@@ -124,7 +125,9 @@ class Predictor {
   struct Stage {
     kernels::LaneConv2d<T> convolution;
     Size2 padding = 0;
-    std::vector<T> lane_weight, row_weight, bias;  ///< packed, with batch norm folded in
+    /// A single image is convolved with half the multiplications if that pays, else by rows.
+    std::optional<kernels::PlaneWinograd<T>> winograd;
+    std::vector<T> lane_weight, plane_weight, bias;  ///< packed, with batch norm folded in
     std::vector<Index> row_offsets;
     bool normalized = false;
     kernels::LaneNormSizes norm;
@@ -141,6 +144,8 @@ class Predictor {
     Index padded_size() const { return padding == Size2(0) ? 0 : conv().c * conv().h * conv().w; }
     /// Flattened rows: outputs lie at the input's pitch.
     Index row_pitch() const { return conv().oh() * conv().w; }
+    /// Working memory for the convolution of a single image.
+    Index image_memory() const { return winograd ? winograd->memory() : conv().k * row_pitch(); }
   };
 
   static Index check_images(const Shape& x_shape) {
@@ -182,10 +187,16 @@ class Predictor {
     }
     folded.lane_weight.resize(static_cast<std::size_t>(s.convolution.forward_weights()));
     s.convolution.pack_forward(folded.lane_weight.data(), weight.data());
-    folded.row_weight.resize(static_cast<std::size_t>(s.conv().weights()));
-    kernels::lane_conv2d_pack(folded.row_weight.data(), weight.data(), s.conv());
-    folded.row_offsets.resize(static_cast<std::size_t>(terms));
-    kernels::lane_conv2d_terms(folded.row_offsets.data(), s.conv(), 1);
+    if (kernels::PlaneWinograd<T>::pays(s.conv())) {
+      folded.winograd.emplace(s.conv());
+      folded.plane_weight.resize(static_cast<std::size_t>(folded.winograd->weights()));
+      folded.winograd->pack(folded.plane_weight.data(), weight.data());
+    } else {
+      folded.plane_weight.resize(static_cast<std::size_t>(s.conv().weights()));
+      kernels::lane_conv2d_pack(folded.plane_weight.data(), weight.data(), s.conv());
+      folded.row_offsets.resize(static_cast<std::size_t>(terms));
+      kernels::lane_conv2d_terms(folded.row_offsets.data(), s.conv(), 1);
+    }
     if (folded.normalized)
       for (Index i = 0; i < s.norm.affine_size(); ++i) {
         folded.gamma.push_back(static_cast<T>(parameter(s.gamma, i, 1)));
@@ -195,7 +206,7 @@ class Predictor {
   }
 
   /// Numbers of one lane in each of the two arrays between which a stage's input and output
-  /// alternate, and in the third, which holds a padded input or flattened rows with their gaps.
+  /// alternate, and in the third, which holds a padded input.
   Index activation_size() const {
     Index most = 0;
     for (const Stage& s : stages_) most = std::max({most, s.x_size(), s.norm.positions()});
@@ -206,9 +217,9 @@ class Predictor {
     for (const Stage& s : stages_) most = std::max(most, s.padded_size() + slack);
     return most;
   }
-  Index flat_size() const {
+  Index image_memory() const {
     Index most = 0;
-    for (const Stage& s : stages_) most = std::max(most, s.conv().k * s.row_pitch() + slack);
+    for (const Stage& s : stages_) most = std::max(most, s.image_memory() + slack);
     return most;
   }
   Index moments_size() const {
@@ -219,7 +230,7 @@ class Predictor {
   Index worker_size() const {
     return std::max(
         (2 * activation_size() + padded_size() + moments_size()) * lanes + plan_->memory_size,
-        2 * activation_size() + padded_size() + moments_size() + flat_size());
+        2 * activation_size() + padded_size() + moments_size() + image_memory());
   }
   Index workspace_size() const { return workers_ * worker_size(); }
 
@@ -274,15 +285,10 @@ class Predictor {
 
   void predict_image(T* y, const T* x, T* memory) const {
     T *in = memory, *out = in + activation_size(), *padded = out + activation_size();
-    T *moments = padded + padded_size(), *flat = moments + moments_size();
+    T *moments = padded + padded_size(), *convolution_memory = moments + moments_size();
     std::copy_n(x, plan_->x.size(), in);
     for (const Stage& s : stages_) {
-      kernels::detail::correlate(flat, s.row_pitch(), s.row_weight.data(), pad(padded, in, s, 1),
-                                 s.row_offsets.data(), s.conv().terms(),
-                                 kernels::TileRows{s.conv().k},
-                                 (s.conv().oh() - 1) * s.conv().w + s.conv().ow());
-      for (Index k = 0; k < s.conv().k; ++k)
-        close_up(out + k * s.norm.plane(), flat + k * s.row_pitch(), k, s);
+      convolve_image(out, pad(padded, in, s, 1), s, convolution_memory);
       if (s.normalized)
         normalize_image(in, out, moments, s);
       else
@@ -294,6 +300,28 @@ class Predictor {
     std::copy_n(in, plan_->y.size(), y);
   }
 
+  /// With the bias and, where nothing else comes before it, relu.
+  static void convolve_image(T* y, const T* x, const Stage& s, T* memory) {
+    const kernels::LaneConv2dSizes& conv = s.conv();
+    const bool relu = s.relu && !s.normalized;
+    if (s.winograd)
+      return s.winograd->forward(y, x, s.plane_weight.data(), {.bias = s.bias.data(), .relu = relu},
+                                 memory);
+    // Rows are as long as those of x; with a kernel of one column, they are those of y.
+    const bool compact = conv.kernel.w == 1;
+    kernels::detail::correlate(compact ? y : memory, s.row_pitch(), s.plane_weight.data(), x,
+                               s.row_offsets.data(), conv.terms(), kernels::TileRows{conv.k},
+                               (conv.oh() - 1) * conv.w + conv.ow(),
+                               {.bias = s.bias.data(), .relu = relu});
+    if (!compact) close_up(y, memory, conv.k * conv.oh(), conv.ow(), conv.w);
+  }
+
+  /// y [rows, cols] of rows at a pitch. May write up to a pack beyond y.
+  static void close_up(T* y, const T* x, Index rows, Index cols, Index pitch) {
+    for (Index row = 0; row < rows; ++row, y += cols, x += pitch)
+      for (Index j = 0; j < cols; j += lanes) V::load(x + j).store(y + j);
+  }
+
   /// y = (x - center) * scale + shift, cut off below zero if `relu`. May write up to a pack beyond
   /// y.
   static void map(T* y, const T* x, const kernels::detail::Affine<T>& affine, Index count,
@@ -302,15 +330,6 @@ class Predictor {
         least(relu ? T(0) : std::numeric_limits<T>::lowest());
     for (Index i = 0; i < count; i += lanes)
       max(fma(V::load(x + i) - center, scale, shift), least).store(y + i);
-  }
-
-  /// Channel k of the convolution's result, which lies in rows as long as the input's, becomes a
-  /// plane; with the bias and, where nothing else comes before it, relu.
-  static void close_up(T* y, const T* flat, Index k, const Stage& s) {
-    const Index oh = s.conv().oh(), ow = s.conv().ow();
-    const T bias = s.bias[static_cast<std::size_t>(k)];
-    for (Index i = 0; i < oh; ++i)
-      map(y + i * ow, flat + i * s.conv().w, {T(0), T(1), bias}, ow, s.relu && !s.normalized);
   }
 
   static void normalize_image(T* y, const T* x, T* moments, const Stage& s) {
