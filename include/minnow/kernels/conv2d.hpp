@@ -11,6 +11,7 @@
 #include "minnow/kernels/conv2d_by_images.hpp"
 #include "minnow/kernels/conv2d_by_planes.hpp"
 #include "minnow/kernels/conv2d_by_winograd.hpp"
+#include "minnow/kernels/conv2d_by_winograd_weight.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
@@ -72,6 +73,15 @@ bool winograd_images_pay(const Conv2dSizes& s) {
   return images_fill<T>(s) && s.kernel == Size2(3) && s.c >= 4 && s.k >= 4 &&
          winograd_rows_pay(s.ow()) && s.c * s.h * s.w * Pack<T>::width * bytes <= 1792 * 1024 &&
          s.k * s.terms() * bytes <= 2560 * 1024;
+}
+
+/// True where the weights' gradient with half the multiplications is faster than with all of them:
+/// its sums, twice the weights, must stay in the caches.
+template <class T>
+bool winograd_weight_pays(const Conv2dSizes& s) {
+  constexpr Index bytes = sizeof(T);
+  return fits_winograd_weight<T>(s) && winograd_rows_pay(s.ow()) &&
+         winograd_values * s.kernel.h * s.k * s.group_c() * bytes <= 8 * 1024 * 1024;
 }
 
 /// What lies in the lanes of a pack.
@@ -154,17 +164,22 @@ void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes
 ///
 /// Shapes    as in the forward; Writes every element of dweight
 /// Gradient  of L = sum(dy * y): the forward is linear in weight[a, b] with these factors
-/// Numerics  lane-wise partial sums over a piece, added up over the pieces of a chunk in T, over
-/// the
-///           chunks in double
+/// Numerics  partial sums over a piece, added up over the pieces of a chunk in T, over the chunks
+/// in
+///           double; rows of three taps may take half the multiplications, as in the forward
 /// Parallel  over chunks of pieces, added up in order: the same bits for any number of threads
 template <class T>
 void conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Conv2dSizes& s) {
   constexpr Index W = Pack<T>::width;
   const Index c = s.group_c();
-  if (c >= 2 * W && c % W == 0)
+  const bool images = detail::images_fill<T>(s) && lanes_pay<T>(detail::lane_sizes(s));
+  if (images && s.c * s.h * s.w * W * Index{sizeof(T)} <= 512 * 1024)
+    detail::backward_weight_by_images(dweight, dy, x, s);
+  else if (detail::winograd_weight_pays<T>(s))
+    detail::backward_weight_by_winograd(dweight, dy, x, s);
+  else if (c >= 2 * W && c % W == 0)
     detail::backward_weight_by_channels(dweight, dy, x, s);
-  else if (detail::images_fill<T>(s) && lanes_pay<T>(detail::lane_sizes(s)))
+  else if (images)
     detail::backward_weight_by_images(dweight, dy, x, s);
   else if (c >= W)
     detail::backward_weight_by_channels(dweight, dy, x, s);

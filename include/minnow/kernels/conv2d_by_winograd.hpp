@@ -117,7 +117,7 @@ void store_tiles(T* y, Index plane, Index channels, Index cols, const T* sums, I
     V v[winograd_values], outputs[winograd_outputs];
     MINNOW_UNROLL
     for (int p = 0; p < winograd_values; ++p) v[p] = V::load(sums + p * pitch + t * step);
-    winograd_output(outputs, v, bias);
+    winograd_output<T>(outputs, v, bias);
     MINNOW_UNROLL
     for (int j = 0; j < winograd_outputs; ++j) block[t * winograd_outputs + j] = outputs[j];
   }

@@ -63,7 +63,7 @@ MINNOW_INLINE void winograd_store(T* y, const T* m, Index pitch, Pack<T> bias, b
   V sums[winograd_values], outputs[winograd_outputs];
   MINNOW_UNROLL
   for (int p = 0; p < winograd_values; ++p) sums[p] = V::load(m + p * pitch);
-  winograd_output(outputs, sums, bias);
+  winograd_output<T>(outputs, sums, bias);
   MINNOW_UNROLL
   for (int j = 0; j < winograd_outputs; ++j)
     (relu ? max(outputs[j], V::zero()) : outputs[j]).store(y + j * V::width);

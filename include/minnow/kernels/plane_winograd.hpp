@@ -114,7 +114,7 @@ class PlaneWinograd {
           V v[detail::winograd_values], outputs[detail::winograd_outputs];
           MINNOW_UNROLL
           for (int p = 0; p < detail::winograd_values; ++p) v[p] = V::load(sums + p * pitch + j);
-          detail::winograd_output(outputs, v, bias);
+          detail::winograd_output<T>(outputs, v, bias);
           MINNOW_UNROLL
           for (int i = 0; i < detail::winograd_outputs; ++i)
             max(outputs[i], least).store(to + i * ow + j, std::min(W, ow - j));

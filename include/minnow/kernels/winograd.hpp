@@ -15,8 +15,14 @@
 /// rounding errors 2.2 times (root mean square) those of the direct sum; these 1.5 times. One
 /// output depends on six inputs of each row, so an infinite one spoils its three neighbours, too.
 ///
+/// With the places of weights and outputs exchanged it is F(3, 4): the three gradients of the
+/// weights from four gradients of outputs, At and G having four columns and rows in turn.
+///
 /// Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, Fast Algorithms for
 /// Convolutional Neural Networks, 2016, section 4.1.
+
+#include <cstddef>
+#include <type_traits>
 
 #include "minnow/core/simd.hpp"
 
@@ -49,33 +55,43 @@ MINNOW_INLINE void winograd_input(V (&v)[winograd_values], const V (&d)[winograd
   v[5] = fma(low, d[1], fma(middle, d[3], d[5]));
 }
 
-/// u = G w, in every lane; V is made of numbers T.
-template <class T, class V>
-MINNOW_INLINE void winograd_weights(V (&u)[winograd_values], const V (&w)[winograd_taps]) {
+/// u = G w for three taps w, in every lane, or the values of four; V is made of numbers T.
+template <class T, class V, std::size_t taps>
+MINNOW_INLINE void winograd_weights(V (&u)[winograd_values], const V (&w)[taps]) {
   constexpr double a = winograd_inner, b = winograd_outer, difference = a * a - b * b;
   const auto put_pair = [&](int p, double point, double scale) {
-    const V even = (w[0] + V(T(point * point)) * w[2]) * V(T(scale)),
-            odd = V(T(point * scale)) * w[1];
+    const V square = V(T(point * point));
+    V even = w[0] + square * w[2], odd = w[1];
+    if constexpr (taps == 4) odd = odd + square * w[3];
+    even = even * V(T(scale));
+    odd = odd * V(T(point * scale));
     u[p] = even + odd;
     u[p + 1] = even - odd;
   };
   u[0] = w[0] * V(T(1 / (a * a * b * b)));
   put_pair(1, a, 1 / (2 * a * a * difference));
   put_pair(3, b, -1 / (2 * b * b * difference));
-  u[5] = w[2];
+  u[5] = w[taps - 1];
 }
 
-/// y = bias + At v, in every lane.
-template <class V>
-MINNOW_INLINE void winograd_output(V (&y)[winograd_outputs], const V (&v)[winograd_values],
-                                   V bias) {
-  using T = typename V::value_type;
+/// y = bias + At v for four outputs, in every lane, or for three; V is made of numbers T.
+template <class T, class V, std::size_t outputs>
+MINNOW_INLINE void winograd_output(V (&y)[outputs], const V (&v)[winograd_values], V bias) {
   constexpr double a = winograd_inner, b = winograd_outer;
   const V even_a = v[1] + v[2], odd_a = v[1] - v[2], even_b = v[3] + v[4], odd_b = v[3] - v[4];
+  const auto power = [](double point) { return V(T(point)); };
+  const auto add = [](V scale, V number, V sum) {
+    if constexpr (std::is_floating_point_v<V>)
+      return sum + scale * number;
+    else
+      return fma(scale, number, sum);
+  };
+  const auto last = [&](std::size_t j) { return j + 1 == outputs ? bias + v[5] : bias; };
   y[0] = bias + (v[0] + even_a + even_b);
-  y[1] = fma(V{T(b)}, odd_b, fma(V{T(a)}, odd_a, bias));
-  y[2] = fma(V{T(b * b)}, even_b, fma(V{T(a * a)}, even_a, bias));
-  y[3] = fma(V{T(b * b * b)}, odd_b, fma(V{T(a * a * a)}, odd_a, bias + v[5]));
+  y[1] = add(power(b), odd_b, add(power(a), odd_a, last(1)));
+  y[2] = add(power(b * b), even_b, add(power(a * a), even_a, last(2)));
+  if constexpr (outputs == 4)
+    y[3] = add(power(b * b * b), odd_b, add(power(a * a * a), odd_a, last(3)));
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail
