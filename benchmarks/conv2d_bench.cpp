@@ -25,15 +25,25 @@ interleaves and separates; "lanes" is the part in between, which is all that a S
 between layers. Kernels of 3 x 3 take half the multiplications here, too, so that GFLOP/s, which count the
 direct sums, may pass the peak. Backward to the input is the same over dy with reversed
 weights; backward to the weights holds sums for weights in registers over many positions.
+A kernel for each channel (depthwise): 16 planes of whatever images are interleaved, so that each position is
+one aligned register, whose lanes have kernels of their own.
 )";
 
 struct ConvSize {
   std::string set, name;
   Index n, c, h, k, kernel, padding;
   bool first = false;  ///< its input needs no gradient
+  Index groups = 1;
 
   kernels::Conv2dSizes sizes() const {
-    return {.n = n, .c = c, .h = h, .w = h, .k = k, .kernel = kernel, .padding = padding};
+    return {.n = n,
+            .c = c,
+            .h = h,
+            .w = h,
+            .k = k,
+            .kernel = kernel,
+            .padding = padding,
+            .groups = groups};
   }
   std::string text() const {
     return (name.empty() ? "" : name + ": ") + shape_text({n, c, h, h}) + " > " +
@@ -41,28 +51,44 @@ struct ConvSize {
   }
 };
 
+ConvSize depthwise(Index n, Index c, Index h, Index kernel) {
+  return {"depthwise", "", n, c, h, c, kernel, kernel / 2, false, c};
+}
+
 std::vector<ConvSize> conv_sizes() {
-  return {{"seed", "c1", 128, 1, 28, 8, 3, 0, true}, {"seed", "c2", 128, 8, 26, 8, 3, 0},
-          {"seed", "c3", 128, 8, 24, 8, 3, 0},       {"seed", "c4", 128, 8, 11, 12, 3, 0},
-          {"seed", "c5", 128, 12, 9, 14, 3, 0},      {"seed", "c6", 128, 14, 7, 8, 1, 0},
-          {"seed", "c7", 128, 8, 7, 26, 3, 0},       {"seed", "c8", 128, 26, 5, 50, 1, 0},
-          {"seed", "c9", 128, 50, 1, 10, 1, 0},      {"wide", "", 32, 64, 56, 64, 3, 1},
-          {"wide", "", 32, 256, 14, 256, 3, 1},      {"wide", "", 8, 64, 112, 64, 3, 1},
-          {"wide", "", 32, 256, 14, 256, 1, 0},      {"one", "", 1, 8, 26, 8, 3, 0},
-          {"one", "", 1, 64, 56, 64, 3, 1},          {"odd", "", 37, 7, 31, 13, 3, 0}};
+  return {{"seed", "c1", 128, 1, 28, 8, 3, 0, true},
+          {"seed", "c2", 128, 8, 26, 8, 3, 0},
+          {"seed", "c3", 128, 8, 24, 8, 3, 0},
+          {"seed", "c4", 128, 8, 11, 12, 3, 0},
+          {"seed", "c5", 128, 12, 9, 14, 3, 0},
+          {"seed", "c6", 128, 14, 7, 8, 1, 0},
+          {"seed", "c7", 128, 8, 7, 26, 3, 0},
+          {"seed", "c8", 128, 26, 5, 50, 1, 0},
+          {"seed", "c9", 128, 50, 1, 10, 1, 0},
+          {"wide", "", 32, 64, 56, 64, 3, 1},
+          {"wide", "", 32, 256, 14, 256, 3, 1},
+          {"wide", "", 8, 64, 112, 64, 3, 1},
+          {"wide", "", 32, 256, 14, 256, 1, 0},
+          {"one", "", 1, 8, 26, 8, 3, 0},
+          {"one", "", 1, 64, 56, 64, 3, 1},
+          depthwise(32, 64, 56, 3),
+          depthwise(32, 256, 14, 3),
+          depthwise(32, 512, 7, 3),
+          depthwise(32, 96, 28, 5),
+          {"odd", "", 37, 7, 31, 13, 3, 0}};
 }
 
 /// By slices of images, for memory's sake.
 Oracle conv_oracle(const Tensor<float>& x, const Tensor<float>& weight, const Tensor<float>& dy,
-                   Index padding) {
+                   Index padding, Index groups) {
   Oracle whole{Tensor<double>(dy.shape()),
                {Tensor<double>(x.shape()), Tensor<double>::zeros(weight.shape())}};
   const Index slice = 4;
   for (Index i = 0; i < x.size(0); i += slice) {
     const Index end = std::min(x.size(0), i + slice);
-    const Oracle part =
-        oracle([=](const auto& v) { return composed::conv2d(v[0], v[1], {}, 1, padding, 1, 1); },
-               {x.slice(i, end), weight}, dy.slice(i, end));
+    const Oracle part = oracle(
+        [=](const auto& v) { return composed::conv2d(v[0], v[1], {}, 1, padding, 1, groups); },
+        {x.slice(i, end), weight}, dy.slice(i, end));
     whole.y.slice(i, end).copy_from(part.y);
     whole.gradients[0].slice(i, end).copy_from(part.gradients[0]);
     for (Index j = 0; j < weight.size(); ++j) whole.gradients[1][j] += part.gradients[1][j];
@@ -150,15 +176,15 @@ class Lanes {
 void measure(Suite& suite, const ConvSize& size) {
   const auto s = size.sizes();
   const Shape x_shape{s.n, s.c, s.h, s.w}, y_shape{s.n, s.k, s.oh(), s.ow()},
-      w_shape{s.k, s.c, size.kernel, size.kernel};
+      w_shape{s.k, s.group_c(), size.kernel, size.kernel};
   const auto x = normal(x_shape, 1), dy = normal(y_shape, 2), weight = normal(w_shape, 3);
   Tensor<float> y(y_shape), dx(x_shape), dweight(w_shape);
-  const Oracle right = conv_oracle(x, weight, dy, size.padding);
+  const Oracle right = conv_oracle(x, weight, dy, size.padding, size.groups);
   const std::shared_ptr<Lanes> lanes =
       size.set == "seed" ? std::make_shared<Lanes>(size, x, weight, dy) : nullptr;
 
   const double flops = 2.0 * static_cast<double>(y.size() * s.terms());
-  const nn::Conv2dOptions options{.padding = size.padding, .bias = false};
+  const nn::Conv2dOptions options{.padding = size.padding, .groups = size.groups, .bias = false};
   const auto measure_one = [&](const char* direction, const Tensor<float>& actual,
                                const Tensor<double>& expected, auto minnow, auto book, auto lane,
                                auto finish, const Way& layer) {
@@ -182,7 +208,8 @@ void measure(Suite& suite, const ConvSize& size) {
          .elements = static_cast<double>(y.size()),
          .bytes = sizeof(float) * static_cast<double>(x.size() + y.size() + weight.size()),
          .flops = flops},
-        outputs, ways, {"conv2d", direction, {s.n, s.c, s.h, s.w, s.k, size.kernel, size.padding}});
+        outputs, ways,
+        {"conv2d", direction, {s.n, s.c, s.h, s.w, s.k, size.kernel, size.padding, size.groups}});
   };
   const Variable<float> vx(x, true), vw(weight, true);
   measure_one(

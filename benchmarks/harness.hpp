@@ -20,7 +20,7 @@ using namespace minnow;
 struct Row {
   std::string layer, direction, shape;
   /// Rows of a set stand in one table: "seed" (of the three MNIST networks, and summed up), "wide",
-  /// "rows", "tiny", "odd", "one" (a batch of one), "sweep" (a curve over sizes).
+  /// "depthwise", "rows", "tiny", "odd", "one" (a batch of one), "sweep" (a curve over sizes).
   std::string set;
   double elements = 0;
   double bytes = 0;  ///< by the minimal byte model: each tensor is read or written once

@@ -206,12 +206,13 @@ template <class F>
 void for_rows(const kernels::Conv2dSizes& s, const F& f) {
   for (Index n = 0; n < s.n; ++n)
     for (Index k = 0; k < s.k; ++k)
-      for (Index c = 0; c < s.c; ++c)
+      for (Index of_group = 0; of_group < s.group_c(); ++of_group)
         for (Index a = 0; a < s.kernel.h; ++a)
           for (Index b = 0; b < s.kernel.w; ++b) {
+            const Index c = k / s.group_k() * s.group_c() + of_group;
             const Index first = std::max<Index>(0, s.padding.w - b);
             const Index last = std::min(s.ow(), s.w + s.padding.w - b);
-            const Index tap = ((k * s.c + c) * s.kernel.h + a) * s.kernel.w + b;
+            const Index tap = ((k * s.group_c() + of_group) * s.kernel.h + a) * s.kernel.w + b;
             for (Index i = 0; i < s.oh(); ++i) {
               const Index h = i + a - s.padding.h;
               if (h < 0 || h >= s.h) continue;

@@ -90,18 +90,21 @@ void check_kernels(
       shifted0[i] += bias[i / plane % s.k];
     }
     const bool fits_lanes = kernels::detail::fits_lanes(s),
-               fits_winograd = kernels::detail::fits_winograd<T>(s);
+               fits_winograd = kernels::detail::fits_winograd<T>(s),
+               depthwise = kernels::detail::is_depthwise<T>(s);
     for (const auto forward :
          {&kernels::conv2d_forward<T>, &kernels::detail::forward_by_planes<T>,
           &kernels::detail::forward_by_channels<T>, &kernels::detail::forward_by_images<T>,
-          &kernels::detail::forward_by_winograd<T>}) {
+          &kernels::detail::forward_by_winograd<T>, &kernels::detail::forward_depthwise<T>}) {
+      if (forward == &kernels::detail::forward_depthwise<T> && !depthwise) continue;
       if (forward == &kernels::detail::forward_by_images<T> && !fits_lanes) continue;
       if (forward == &kernels::detail::forward_by_winograd<T> && !fits_winograd) continue;
       Numbers<T> y(y_size(s), place), shifted(y_size(s), place);
       before();
       forward(y.data(), x.data(), weight.data(), static_cast<const T*>(nullptr), s);
       const bool exact = forward == &kernels::detail::forward_by_planes<T> ||
-                         forward == &kernels::detail::forward_by_channels<T>;
+                         forward == &kernels::detail::forward_by_channels<T> ||
+                         forward == &kernels::detail::forward_depthwise<T>;
       const T bound = exact ? T(0) : rounding<T>(s);
       REQUIRE(first_difference(y, y0, bound) == -1);
       REQUIRE(y.intact());
@@ -113,7 +116,9 @@ void check_kernels(
          {&kernels::conv2d_backward_data<T>, &kernels::detail::backward_data_by_planes<T>,
           &kernels::detail::backward_data_by_channels<T>,
           &kernels::detail::backward_data_by_images<T>,
-          &kernels::detail::backward_data_by_winograd<T>}) {
+          &kernels::detail::backward_data_by_winograd<T>,
+          &kernels::detail::backward_data_depthwise<T>}) {
+      if (backward_data == &kernels::detail::backward_data_depthwise<T> && !depthwise) continue;
       if (backward_data == &kernels::detail::backward_data_by_images<T> && !fits_lanes) continue;
       if (backward_data == &kernels::detail::backward_data_by_winograd<T> && !fits_winograd)
         continue;
@@ -123,7 +128,8 @@ void check_kernels(
       before();
       backward_data(dx.data(), dy.data(), weight.data(), s);
       const bool exact = backward_data == &kernels::detail::backward_data_by_planes<T> ||
-                         backward_data == &kernels::detail::backward_data_by_channels<T>;
+                         backward_data == &kernels::detail::backward_data_by_channels<T> ||
+                         backward_data == &kernels::detail::backward_data_depthwise<T>;
       const T bound = exact ? T(0) : rounding<T>(s);
       REQUIRE(first_difference(dx, dx0, bound) == -1);
       REQUIRE(dx.intact());
@@ -132,7 +138,9 @@ void check_kernels(
          {&kernels::conv2d_backward_weight<T>, &kernels::detail::backward_weight_by_planes<T>,
           &kernels::detail::backward_weight_by_channels<T>,
           &kernels::detail::backward_weight_by_images<T>,
-          &kernels::detail::backward_weight_by_winograd<T>}) {
+          &kernels::detail::backward_weight_by_winograd<T>,
+          &kernels::detail::backward_weight_depthwise<T>}) {
+      if (backward_weight == &kernels::detail::backward_weight_depthwise<T> && !depthwise) continue;
       if (backward_weight == &kernels::detail::backward_weight_by_images<T> && !fits_lanes)
         continue;
       if (backward_weight == &kernels::detail::backward_weight_by_winograd<T> &&
@@ -293,6 +301,34 @@ TEST_CASE_TEMPLATE("gradients of rows of three taps with channels in lanes", T, 
   check_kernels<T>({.n = 2, .c = 3 * w, .h = 97, .w = 21, .k = 12, .kernel = 3, .padding = 1});
   check_kernels<T>({.n = 2, .c = w, .h = 4, .w = 6, .k = 3, .kernel = 3, .padding = {4, 5}});
   check_kernels<T>({.n = 0, .c = w, .h = 4, .w = 6, .k = 3, .kernel = 3});
+}
+
+TEST_CASE_TEMPLATE("depthwise convolutions", T, float, double) {
+  constexpr Index w = Pack<T>::width;
+  const auto check = [](Conv2dSizes s) {
+    s.k = s.groups = s.c;
+    check_kernels<T>(s, exact::poison_scratch);
+  };
+  // Channels around a pack: groups of planes begin with any of them.
+  for (Index c : {Index{2}, w - 1, w, w + 1, 2 * w, 3 * w + 5})
+    for (Index n : {1, 5})
+      check({.n = n, .c = c, .h = 7, .w = 9, .k = c, .kernel = 3, .padding = 1});
+  for (Index size = 1; size <= 20; ++size)
+    check({.n = 3,
+           .c = 11,
+           .h = size + 2,
+           .w = size,
+           .k = 0,
+           .kernel = {1 + size % 3, size % 5 + 1},
+           .stride = {1 + size % 2, 1 + size % 3},
+           .padding = {size % 4, 3},
+           .dilation = {1 + size % 2, 1}});
+  // Padding that whole windows lie in, rows and columns that nothing reads, bands of rows.
+  check({.n = 2, .c = 20, .h = 3, .w = 4, .k = 0, .kernel = 3, .stride = 2, .padding = {5, 4}});
+  check({.n = 2, .c = 20, .h = 11, .w = 13, .k = 0, .kernel = {2, 1}, .stride = {4, 5}});
+  check({.n = 1, .c = w, .h = 90, .w = 101, .k = 0, .kernel = 5, .padding = 2});
+  check({.n = 1, .c = w + 1, .h = 117, .w = 120, .k = 0, .kernel = 3, .stride = 2, .padding = 1});
+  check({.n = 0, .c = 3, .h = 5, .w = 5, .k = 0, .kernel = 3});
 }
 
 TEST_CASE("half the multiplications at most double the rounding error") {
@@ -592,6 +628,7 @@ TEST_CASE_TEMPLATE("convolutions have the same bits for any number of threads", 
         Conv2dSizes{
             .n = 9, .c = 8, .h = 30, .w = 31, .k = 8, .kernel = 3, .stride = 2, .groups = 4},
         Conv2dSizes{.n = 5, .c = 48, .h = 31, .w = 30, .k = 70, .kernel = 3, .padding = 1},
+        Conv2dSizes{.n = 7, .c = 40, .h = 31, .w = 30, .k = 40, .kernel = 3, .groups = 40},
         Conv2dSizes{.n = 1, .c = 3, .h = 120, .w = 200, .k = 8, .kernel = 3, .padding = 1}}) {
     const std::string sizes = describe(s);
     CAPTURE(sizes);

@@ -61,10 +61,13 @@ std::function<void()> runner(const primitive& p, const Arguments& arguments) {
 }
 
 std::function<void()> convolution(const bench::Work& work, Tag tag) {
-  const auto& v = work.sizes;  // n, c, h, w, k, kernel, padding
+  const auto& v = work.sizes;  // n, c, h, w, k, kernel, padding, groups
   const long out = v[2] + 2 * v[6] - v[5] + 1;
   const auto src = describe({v[0], v[1], v[2], v[3]}, tag),
-             weights = describe({v[4], v[1], v[5], v[5]}, Tag::any),
+             weights =
+                 describe(v[7] == 1 ? memory::dims{v[4], v[1], v[5], v[5]}
+                                    : memory::dims{v[7], v[4] / v[7], v[1] / v[7], v[5], v[5]},
+                          Tag::any),
              dst = describe({v[0], v[4], out, out}, tag);
   const memory::dims stride{1, 1}, padding{v[6], v[6]};
   const auto method = algorithm::convolution_direct;

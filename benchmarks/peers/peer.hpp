@@ -17,7 +17,7 @@ namespace bench {
 ///     instance_norm    n, c, h, w
 ///     group_norm       n, c, h, w, groups
 ///     layer_norm       rows, cols
-///     conv2d           n, c, h, w, k, kernel, padding      stride 1, no bias
+///     conv2d           n, c, h, w, k, kernel, padding, groups   stride 1, no bias
 ///     max_pool2d       n, c, h, w, kernel  stride as the kernel; so avg_pool2d
 ///     dropout          elements
 ///     relu, gelu, ...  elements

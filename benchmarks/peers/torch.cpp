@@ -26,11 +26,14 @@ Function function_of(const bench::Work& work) {
   const auto& s = work.sizes;
   const std::string& layer = work.layer;
   if (layer == "conv2d") {
-    const Tensor x = leaf({s[0], s[1], s[2], s[3]}), w = leaf({s[4], s[1], s[5], s[5]});
+    const Tensor x = leaf({s[0], s[1], s[2], s[3]}), w = leaf({s[4], s[1] / s[7], s[5], s[5]});
     std::vector<Tensor> leaves{x, w};
     if (work.direction == "backward data") leaves = {x};
     if (work.direction == "backward weights") leaves = {w};
-    return {[=, padding = s[6]] { return torch::conv2d(x, w, {}, 1, padding); }, leaves};
+    return {[=, padding = s[6], groups = s[7]] {
+              return torch::conv2d(x, w, {}, 1, padding, 1, groups);
+            },
+            leaves};
   }
   if (layer == "batch_norm" || layer == "group_norm" || layer == "instance_norm") {
     const Tensor x = leaf({s[0], s[1], s[2], s[3]}), g = leaf({s[1]}), b = leaf({s[1]});

@@ -33,6 +33,7 @@ std::string name_of(const std::string& layer) {
 const std::map<std::string, std::string> sets{
     {"seed", "the shapes of the MNIST networks, batch 128"},
     {"wide", "wide shapes"},
+    {"depthwise", "a kernel for each channel"},
     {"rows", "long and many rows"},
     {"tiny", "tiny rows"},
     {"odd", "odd sizes"},

@@ -12,6 +12,7 @@
 #include "minnow/kernels/conv2d_by_planes.hpp"
 #include "minnow/kernels/conv2d_by_winograd.hpp"
 #include "minnow/kernels/conv2d_by_winograd_weight.hpp"
+#include "minnow/kernels/conv2d_depthwise.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
@@ -116,6 +117,7 @@ Conv2dWay choose_way(const Conv2dSizes& s) {
 template <class T>
 void conv2d_forward(T* y, const T* x, const T* weight, const T* bias, const Conv2dSizes& s) {
   using enum detail::Conv2dWay;
+  if (detail::is_depthwise<T>(s)) return detail::forward_depthwise(y, x, weight, bias, s);
   switch (detail::choose_way<T>(s)) {
     case planes:
       return detail::forward_by_planes(y, x, weight, bias, s);
@@ -144,6 +146,7 @@ void conv2d_forward(T* y, const T* x, const T* weight, const T* bias, const Conv
 template <class T>
 void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes& s) {
   using enum detail::Conv2dWay;
+  if (detail::is_depthwise<T>(s)) return detail::backward_data_depthwise(dx, dy, weight, s);
   // With a stride, positions alone serve.
   switch (s.stride == Size2(1) ? detail::choose_way<T>(detail::reversed(s)) : planes) {
     case planes:
@@ -172,6 +175,7 @@ template <class T>
 void conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Conv2dSizes& s) {
   constexpr Index W = Pack<T>::width;
   const Index c = s.group_c();
+  if (detail::is_depthwise<T>(s)) return detail::backward_weight_depthwise(dweight, dy, x, s);
   const bool images = detail::images_fill<T>(s) && lanes_pay<T>(detail::lane_sizes(s));
   if (images && s.c * s.h * s.w * W * Index{sizeof(T)} <= 512 * 1024)
     detail::backward_weight_by_images(dweight, dy, x, s);

@@ -21,15 +21,15 @@ constexpr Index packet_count(Index images) {
 
 namespace detail {
 
-/// lanes[j][i] = from[i][j], for from [W][pitch] and lanes [pitch][W], pitch >= W.
+/// lanes[j][i] = from[i][j] for j < size, from [W] rows at a pitch, size >= W.
 ///
 /// With `prefetch`, what follows in memory is asked for in order: the hardware does not see through
 /// W rows read at a time.
 template <bool prefetch = false, class T>
-void to_lanes(T* lanes, const T* from, Index pitch) {
+void to_lanes(T* lanes, const T* from, Index size, Index pitch) {
   constexpr Index W = Pack<T>::width;
-  for (Index j = 0; j < pitch; j += W) {
-    const Index first = std::min(j, pitch - W);  // the last tile overlaps the one before it
+  for (Index j = 0; j < size; j += W) {
+    const Index first = std::min(j, size - W);  // the last tile overlaps the one before it
     Pack<T> tile[W];
     MINNOW_UNROLL
     for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(from + i * pitch + first);
@@ -43,12 +43,12 @@ void to_lanes(T* lanes, const T* from, Index pitch) {
   }
 }
 
-/// to[i][j] = lanes[j][i], for to [W][pitch] and lanes [pitch][W], pitch >= W.
+/// The inverse: to[i][j] = lanes[j][i].
 template <class T>
-void from_lanes(T* to, const T* lanes, Index pitch) {
+void from_lanes(T* to, const T* lanes, Index size, Index pitch) {
   constexpr Index W = Pack<T>::width;
-  for (Index j = 0; j < pitch; j += W) {
-    const Index first = std::min(j, pitch - W);
+  for (Index j = 0; j < size; j += W) {
+    const Index first = std::min(j, size - W);
     Pack<T> tile[W];
     MINNOW_UNROLL
     for (Index i = 0; i < W; ++i) tile[i] = Pack<T>::load(lanes + (first + i) * W);
@@ -60,22 +60,31 @@ void from_lanes(T* to, const T* lanes, Index pitch) {
 
 }  // namespace detail
 
-/// lanes[i, j] = x[j, i]: `images` <= width images of `size` numbers side by side, missing ones
-/// zero.
+/// lanes[i, j] = x[j, i] for i < size: `images` <= width images at a pitch side by side, missing
+/// ones zero.
+template <class T>
+void interleave(T* lanes, const T* x, Index images, Index size, Index pitch) {
+  constexpr Index width = Pack<T>::width;
+  if (images == width && size >= width) return detail::to_lanes(lanes, x, size, pitch);
+  for (Index i = 0; i < size; ++i)
+    for (Index j = 0; j < width; ++j) lanes[i * width + j] = j < images ? x[j * pitch + i] : T(0);
+}
+/// The same for whole images.
 template <class T>
 void interleave(T* lanes, const T* x, Index images, Index size) {
-  constexpr Index width = Pack<T>::width;
-  if (images == width && size >= width) return detail::to_lanes(lanes, x, size);
-  for (Index i = 0; i < size; ++i)
-    for (Index j = 0; j < width; ++j) lanes[i * width + j] = j < images ? x[j * size + i] : T(0);
+  interleave(lanes, x, images, size, size);
 }
 
 /// x[j, i] = lanes[i, j] for the `images` <= width images that are there.
 template <class T>
-void separate(T* x, const T* lanes, Index images, Index size) {
-  if (images == Pack<T>::width && size >= images) return detail::from_lanes(x, lanes, size);
+void separate(T* x, const T* lanes, Index images, Index size, Index pitch) {
+  if (images == Pack<T>::width && size >= images) return detail::from_lanes(x, lanes, size, pitch);
   for (Index i = 0; i < size; ++i)
-    for (Index j = 0; j < images; ++j) x[j * size + i] = lanes[i * Pack<T>::width + j];
+    for (Index j = 0; j < images; ++j) x[j * pitch + i] = lanes[i * Pack<T>::width + j];
+}
+template <class T>
+void separate(T* x, const T* lanes, Index images, Index size) {
+  separate(x, lanes, images, size, size);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

@@ -58,14 +58,14 @@ struct ShortRows {
 template <class T>
 void row_values_to_lanes(T* lanes, const T* from, Index k) {
   constexpr Index W = Pack<T>::width;
-  if (k == W) return to_lanes(lanes, from, W);
+  if (k == W) return to_lanes(lanes, from, W, W);
   for (Index j = 0; j < k; ++j)
     for (Index i = 0; i < W; ++i) lanes[j * W + i] = from[i * k + j];
 }
 template <class T>
 void row_values_from_lanes(T* to, const T* lanes, Index k) {
   constexpr Index W = Pack<T>::width;
-  if (k == W) return from_lanes(to, lanes, W);
+  if (k == W) return from_lanes(to, lanes, W, W);
   for (Index j = 0; j < k; ++j)
     for (Index i = 0; i < W; ++i) to[i * k + j] = lanes[j * W + i];
 }
@@ -206,7 +206,7 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
   constexpr Index W = Pack<T>::width;
   alignas(memory_alignment) typename ShortRows<T>::Block lanes;
   alignas(memory_alignment) typename ShortRows<T>::RowValues means, rstds;
-  to_lanes<true>(lanes, x, shape.pitch);
+  to_lanes<true>(lanes, x, shape.pitch, shape.pitch);
   Pack<T> overflow = Pack<T>::zero();
   for_sets(shape.k, [&](Index j, auto sets) {
     overflow +=
@@ -216,7 +216,7 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
   if (!(sum(overflow) == 0)) [[unlikely]]
     return normalize_block_by_block<centered>(y, mean, rstd, x, gamma, beta, shape.rows, shape.cols,
                                               eps);
-  from_lanes(y, lanes, shape.pitch);
+  from_lanes(y, lanes, shape.pitch, shape.pitch);
   if constexpr (centered) row_values_from_lanes(mean, means, shape.k);
   row_values_from_lanes(rstd, rstds, shape.k);
 }
@@ -228,8 +228,8 @@ void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T
   constexpr Index W = Pack<T>::width;
   alignas(memory_alignment) typename ShortRows<T>::Block dy_lanes, x_lanes;
   alignas(memory_alignment) typename ShortRows<T>::RowValues means, rstds;
-  to_lanes<true>(dy_lanes, dy, shape.pitch);
-  to_lanes<true>(x_lanes, x, shape.pitch);
+  to_lanes<true>(dy_lanes, dy, shape.pitch, shape.pitch);
+  to_lanes<true>(x_lanes, x, shape.pitch, shape.pitch);
   if constexpr (centered) row_values_to_lanes(means, mean, shape.k);
   row_values_to_lanes(rstds, rstd, shape.k);
   for_sets(shape.k, [&](Index j, auto sets) {
@@ -237,7 +237,7 @@ void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T
                                      x_lanes + j * shape.cols * W, means + j * W, rstds + j * W,
                                      gamma, shape.cols);
   });
-  if (dx) from_lanes(dx, dy_lanes, shape.pitch);
+  if (dx) from_lanes(dx, dy_lanes, shape.pitch, shape.pitch);
 }
 
 /// gamma or, for null, ones; beta or, for null, zeros: so that no loop has to ask.
