@@ -47,7 +47,7 @@ struct DepthwiseAxis {
  private:
   /// The first tap that is at least `distance` behind the first.
   Index ceil(Index distance) const {
-    return distance <= 0 ? 0 : (distance + dilation - 1) / dilation;
+    return distance <= 0 || dilation == 1 ? distance : (distance + dilation - 1) / dilation;
   }
 };
 
