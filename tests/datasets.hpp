@@ -72,7 +72,7 @@ inline minnow::data::MNIST some_dataset(minnow::data::Split split) {
     if (const std::string directory = directory_of(dataset); !directory.empty())
       return minnow::data::MNIST(split, {.dataset = dataset, .root = directory});
   const TemporaryDirectory generated;
-  generate_dataset(generated.path(), 6000, 1000);
+  generate_dataset(generated.path(), 8000, 1000);
   return minnow::data::MNIST(split, {.root = generated.path()});
 }
 

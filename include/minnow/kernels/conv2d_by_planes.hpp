@@ -63,6 +63,43 @@ void forward_by_planes(T* y, const T* x, const T* weight, const T* bias, const C
   for_each_item<T>(pieces.count() * s.groups, cost, staged_size + sums_size, staged_size, compute);
 }
 
+/// The inputs u = first + stride * i of one axis, i < count: those whose padded place has one
+/// remainder by the stride, `phase`. Their sums read dy from place i + skip - distance on.
+struct InputPhase {
+  Index skip, first, count;
+
+  InputPhase(Index phase, Index size, Index stride, Index padding)
+      : skip(std::max<Index>(0, (padding - phase + stride - 1) / stride)),
+        first(skip * stride + phase - padding),
+        count(std::max<Index>(0, (size - first + stride - 1) / stride)) {}
+};
+
+/// line[first + stride * j] = the number j of a row of each phase.
+template <class T>
+void merge_phases(T* line, Index size, const T* rows, Index pitch, Index stride, Index padding) {
+  using V = Pack<T>;
+  constexpr Index W = V::width;
+  if (stride == 2 && W > 1) {
+    const Index even = padding % 2;  // the phase that begins with the first column
+    const T *evens = rows + even * pitch, *odds = rows + (1 - even) * pitch;
+    for (Index j = 0; j < size; j += 2 * W, evens += W, odds += W) {
+      V a, b;
+      interleave(V::load(evens), V::load(odds), a, b);
+      a.store(line + j, std::min(W, size - j));
+      if (size - j > W) b.store(line + j + W, std::min(W, size - j - W));
+    }
+    return;
+  }
+  for (Index of = 0; of < stride; ++of) {
+    const InputPhase phase(of, size, stride, padding);
+    const T* from = rows + of * pitch;
+    if (stride == 1)
+      std::copy_n(from, size, line);
+    else
+      for (Index j = 0; j < phase.count; ++j) line[phase.first + j * stride] = from[j];
+  }
+}
+
 template <class T>
 void backward_data_by_planes(T* dx, const T* dy, const T* weight, const Conv2dSizes& s) {
   const Index oh = s.oh(), ow = s.ow(), channels = s.group_k();
@@ -72,86 +109,89 @@ void backward_data_by_planes(T* dx, const T* dy, const T* weight, const Conv2dSi
   const TileRows rows{s.group_c()};
   Scratch<Index> offset(channels * s.taps());
   Scratch<T> packed(s.groups * s.group_c() * channels * s.taps());
+  // Columns of all phases are summed from the same staged rows.
+  const Index first_col = s.padding.w / s.stride.w - reach_w;
+  const Index width = (s.w - 1) / s.stride.w + 1, pitch = width + reach_w + 1;
 
-  for (Index phase_h = 0; phase_h < s.stride.h; ++phase_h)
-    for (Index phase_w = 0; phase_w < s.stride.w; ++phase_w) {
-      // This phase holds the input rows u = first_h + stride * i, padded row number skip_h + i.
-      const Index skip_h =
-          std::max<Index>(0, (s.padding.h - phase_h + s.stride.h - 1) / s.stride.h);
-      const Index skip_w =
-          std::max<Index>(0, (s.padding.w - phase_w + s.stride.w - 1) / s.stride.w);
-      const Index first_h = skip_h * s.stride.h + phase_h - s.padding.h;
-      const Index first_w = skip_w * s.stride.w + phase_w - s.padding.w;
-      if (first_h >= s.h || first_w >= s.w) continue;
-      const Index height = (s.h - first_h + s.stride.h - 1) / s.stride.h;
-      const Index width = (s.w - first_w + s.stride.w - 1) / s.stride.w;
+  for (Index of_h = 0; of_h < s.stride.h; ++of_h) {
+    const InputPhase phase_h(of_h, s.h, s.stride.h, s.padding.h);
+    if (phase_h.count == 0) continue;
+    const auto pieces = make_pieces(s.n, phase_h.count, pitch, reach_h,
+                                    piece_positions<T>(channels + s.stride.w * s.group_c(), 192));
+    const Index piece_flat = pieces.images * (pieces.rows + reach_h) * pitch;
 
-      const Index pitch = width + reach_w;
-      const auto pieces =
-          make_pieces(s.n, height, pitch, reach_h, piece_positions<T>(channels + s.group_c(), 192));
-      const Index piece_flat = pieces.images * (pieces.rows + reach_h) * pitch;
-
-      Index terms = 0;
+    // The terms of each phase of the columns, one after the other.
+    Scratch<Index> begin(s.stride.w + 1);
+    begin.data()[0] = 0;
+    T* to = packed.data();
+    for (Index of_w = 0; of_w < s.stride.w; ++of_w) {
+      const InputPhase phase_w(of_w, s.w, s.stride.w, s.padding.w);
+      Index terms = begin.data()[of_w];
+      const auto for_taps = [&](const auto& f) {
+        for (Index tap = 0; tap < s.taps(); ++tap) {
+          const Tap th = tap_of(tap / s.kernel.w, s.dilation.h, s.stride.h),
+                    tw = tap_of(tap % s.kernel.w, s.dilation.w, s.stride.w);
+          if (th.phase == of_h && tw.phase == of_w) f(tap, th.distance, tw.distance);
+        }
+      };
       for (Index k = 0; k < channels; ++k)
-        for (Index a = 0; a < s.kernel.h; ++a)
-          for (Index b = 0; b < s.kernel.w; ++b) {
-            const auto th = tap_of(a, s.dilation.h, s.stride.h),
-                       tw = tap_of(b, s.dilation.w, s.stride.w);
-            if (th.phase != phase_h || tw.phase != phase_w) continue;
-            offset.data()[terms++] =
-                k * piece_flat + (reach_h - th.distance) * pitch + reach_w - tw.distance;
-          }
-      T* to = packed.data();
+        for_taps([&](Index, Index down, Index right) {
+          offset.data()[terms++] =
+              k * piece_flat + (reach_h - down) * pitch + phase_w.skip - first_col - right;
+        });
+      begin.data()[of_w + 1] = terms;
       for (Index g = 0; g < s.groups; ++g)
         for (Index t = 0; t < rows.count; ++t)
-          for (Index k = 0; k < channels; ++k)
-            for (Index a = 0; a < s.kernel.h; ++a)
-              for (Index b = 0; b < s.kernel.w; ++b) {
-                if (tap_of(a, s.dilation.h, s.stride.h).phase != phase_h) continue;
-                if (tap_of(b, s.dilation.w, s.stride.w).phase != phase_w) continue;
-                for (Index i = rows.begin(t); i < rows.begin(t + 1); ++i)
-                  *to++ = weight[(((g * channels + k) * s.group_c() + i) * s.kernel.h + a) *
-                                     s.kernel.w +
-                                 b];
-              }
-
-      const Index slack = tile_cols<T>;
-      const Index staged_size = channels * piece_flat + slack, sums_size = s.group_c() * piece_flat;
-      const Index cost = s.group_c() * (terms + 1) * piece_flat;
-      const auto compute = [&](Index item, T* staged) {
-        T* sums = staged + staged_size;
-        const Index group = item % s.groups;
-        const Piece piece = pieces.at(item / s.groups);
-        const Index plane = (piece.rows + reach_h) * pitch;
-        const Index flat = (piece.images - 1) * plane + (piece.rows - 1) * pitch + width;
-        if (terms > 0)
-          for (Index k = 0; k < channels; ++k)
-            for (Index i = 0; i < piece.images; ++i)
-              stage_plane(staged + k * piece_flat + i * plane,
-                          dy + ((piece.image + i) * s.k + group * channels + k) * oh * ow, oh, ow,
-                          skip_h + piece.row - reach_h, 1, piece.rows + reach_h, skip_w - reach_w,
-                          1, pitch);
-        Ahead ahead;
-        ahead.add(dy + group * channels * oh * ow, pieces, piece.index, s.k, channels, oh * ow, ow);
-        ahead.spread(correlate_tiles<T>(terms, rows, flat));
-        correlate(sums, piece_flat, packed.data() + group * s.group_c() * terms, staged,
-                  offset.data(), terms, rows, flat, {}, &ahead);
-        for (Index i = 0; i < piece.images; ++i)
-          for (Index c = 0; c < s.group_c(); ++c) {
-            T* plane_dx = dx + ((piece.image + i) * s.c + group * s.group_c() + c) * s.h * s.w;
-            for (Index r = 0; r < piece.rows; ++r) {
-              const T* from = sums + c * piece_flat + i * plane + r * pitch;
-              T* line = plane_dx + (first_h + (piece.row + r) * s.stride.h) * s.w + first_w;
-              if (s.stride.w == 1)
-                std::copy_n(from, width, line);
-              else
-                for (Index j = 0; j < width; ++j) line[j * s.stride.w] = from[j];
-            }
-          }
-      };
-      for_each_item<T>(pieces.count() * s.groups, cost, staged_size + sums_size, staged_size,
-                       compute);
+          for (Index k = g * channels; k < (g + 1) * channels; ++k)
+            for_taps([&](Index tap, Index, Index) {
+              for (Index i = rows.begin(t); i < rows.begin(t + 1); ++i)
+                *to++ = weight[(k * s.group_c() + i) * s.taps() + tap];
+            });
     }
+
+    const Index slack = tile_cols<T>;  // a tile reads whole packs
+    const Index all_terms = begin.data()[s.stride.w];
+    const Index staged_size = channels * piece_flat + slack, sums_phase = s.group_c() * piece_flat,
+                sums_size = s.stride.w * sums_phase + slack;
+    const Index cost = s.group_c() * (all_terms + s.stride.w) * piece_flat;
+    const auto compute = [&](Index item, T* staged) {
+      T* sums = staged + staged_size;
+      const Index group = item % s.groups;
+      const Piece piece = pieces.at(item / s.groups);
+      const Index plane = (piece.rows + reach_h) * pitch;
+      const Index flat = (piece.images - 1) * plane + (piece.rows - 1) * pitch + width;
+      if (all_terms > 0)
+        for (Index k = 0; k < channels; ++k)
+          for (Index i = 0; i < piece.images; ++i)
+            stage_plane(staged + k * piece_flat + i * plane,
+                        dy + ((piece.image + i) * s.k + group * channels + k) * oh * ow, oh, ow,
+                        phase_h.skip + piece.row - reach_h, 1, piece.rows + reach_h, first_col, 1,
+                        pitch);
+      Ahead ahead;
+      ahead.add(dy + group * channels * oh * ow, pieces, piece.index, s.k, channels, oh * ow, ow);
+      ahead.spread(s.stride.w * correlate_tiles<T>(all_terms, rows, flat));
+      for (Index of_w = 0; of_w < s.stride.w && all_terms > 0; ++of_w) {
+        const Index first = begin.data()[of_w], terms = begin.data()[of_w + 1] - first;
+        correlate(sums + of_w * sums_phase, piece_flat,
+                  packed.data() + (s.groups * first + group * terms) * s.group_c(), staged,
+                  offset.data() + first, terms, rows, flat, {}, &ahead);
+      }
+      for (Index i = 0; i < piece.images; ++i)
+        for (Index c = 0; c < s.group_c(); ++c) {
+          T* plane_dx = dx + ((piece.image + i) * s.c + group * s.group_c() + c) * s.h * s.w;
+          for (Index r = 0; r < piece.rows; ++r) {
+            T* line = plane_dx + (phase_h.first + (piece.row + r) * s.stride.h) * s.w;
+            if (all_terms > 0)
+              merge_phases(line, s.w, sums + c * piece_flat + i * plane + r * pitch, sums_phase,
+                           s.stride.w, s.padding.w);
+            else
+              std::fill_n(line, s.w, T(0));
+          }
+        }
+    };
+    for_each_item<T>(pieces.count() * s.groups, cost, staged_size + sums_size, staged_size,
+                     compute);
+  }
 }
 
 /// For few channels: products of planes of dy and shifted planes of x, summed along the rows.
