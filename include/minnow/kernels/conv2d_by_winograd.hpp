@@ -245,12 +245,14 @@ void correlate_by_winograd(T* y, const T* x, const T* weight, const T* bias, con
 
 template <class T>
 void forward_by_winograd(T* y, const T* x, const T* weight, const T* bias, const Conv2dSizes& s) {
-  correlate_by_winograd(y, x, weight, bias, s, false);
+  if constexpr (Pack<T>::width >= winograd_outputs)
+    correlate_by_winograd(y, x, weight, bias, s, false);
 }
 template <class T>
 void backward_data_by_winograd(T* dx, const T* dy, const T* weight, const Conv2dSizes& s) {
   const T* const no_bias = nullptr;
-  correlate_by_winograd(dx, dy, weight, no_bias, reversed(s), true);
+  if constexpr (Pack<T>::width >= winograd_outputs)
+    correlate_by_winograd(dx, dy, weight, no_bias, reversed(s), true);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail

@@ -64,11 +64,11 @@ MINNOW_INLINE void winograd_weights(V (&u)[winograd_values], const V (&w)[taps])
     V even = w[0] + square * w[2], odd = w[1];
     if constexpr (taps == 4) odd = odd + square * w[3];
     even = even * V(T(scale));
-    odd = odd * V(T(point * scale));
+    odd = V(T(point)) * odd * V(T(scale));
     u[p] = even + odd;
     u[p + 1] = even - odd;
   };
-  u[0] = w[0] * V(T(1 / (a * a * b * b)));
+  u[0] = w[0] / V(T(a * a * b * b));
   put_pair(1, a, 1 / (2 * a * a * difference));
   put_pair(3, b, -1 / (2 * b * b * difference));
   u[5] = w[taps - 1];
