@@ -71,8 +71,9 @@ bool images_fill(const Conv2dSizes& s) {
 template <class T>
 bool winograd_images_pay(const Conv2dSizes& s) {
   constexpr Index bytes = sizeof(T);
-  return images_fill<T>(s) && s.kernel == Size2(3) && s.c >= 4 && s.k >= 4 &&
-         winograd_rows_pay(s.ow()) && s.c * s.h * s.w * Pack<T>::width * bytes <= 1792 * 1024 &&
+  return images_fill<T>(s) && s.kernel == Size2(3) &&
+         winograd_pays({s.c, s.h, s.w, s.k, s.oh(), s.ow()}) &&
+         s.c * s.h * s.w * Pack<T>::width * bytes <= 1792 * 1024 &&
          s.k * s.terms() * bytes <= 2560 * 1024;
 }
 

@@ -28,7 +28,7 @@ struct WinogradTiles {
   static constexpr Index W = Pack<T>::width;
 
   Conv2dSizes sizes;
-  Index cols = (sizes.ow() + winograd_outputs - 1) / winograd_outputs;  ///< tiles of a row
+  Index cols = winograd_tiles(sizes.ow());  ///< tiles of a row
   Index reach = tap_reach(sizes.kernel.h, sizes.dilation.h, 1);
   Pieces pieces = make_pieces(sizes.n, sizes.oh(), cols, reach,
                               piece_positions<T>(winograd_values* sizes.group_c(), 64));

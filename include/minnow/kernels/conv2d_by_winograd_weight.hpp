@@ -23,7 +23,7 @@ struct WinogradWeightTiles {
   static constexpr Index W = Pack<T>::width;
 
   Conv2dSizes sizes;
-  Index cols = (sizes.ow() + winograd_outputs - 1) / winograd_outputs;  ///< tiles of a row
+  Index cols = winograd_tiles(sizes.ow());  ///< tiles of a row
   Index reach = tap_reach(sizes.kernel.h, sizes.dilation.h, 1);
   Pieces pieces =
       make_pieces(std::max<Index>(1, sizes.n), sizes.oh(), cols, reach,
@@ -55,8 +55,8 @@ void stage_x_values(T* values, T* lines, const T* x, const WinogradWeightTiles<T
               cols = tiles.cols;
   T* turned = lines + W * line;
   for (Index i = 0; i < piece.images; ++i)
-    for (Index row = 0; row < piece.rows + tiles.reach; ++row)
-      for (Index c = 0; c < channels; c += W, values += W) {
+    for (Index row = 0; row < piece.rows + tiles.reach; ++row, values += cols * channels)
+      for (Index c = 0; c < channels; c += W) {
         for (Index j = 0; j < W; ++j)
           stage_plane(lines + j * line, x + (i * s.c + c + j) * s.h * s.w, s.h, s.w,
                       piece.row + row - s.padding.h, 1, 1, -s.padding.w, 1, line);
@@ -66,9 +66,9 @@ void stage_x_values(T* values, T* lines, const T* x, const WinogradWeightTiles<T
           for (int j = 0; j < winograd_inputs; ++j)
             d[j] = V::load(turned + (t * winograd_outputs + j) * W);
           winograd_input(v, d);
-          for (int p = 0; p < winograd_values; ++p) v[p].store(values + p * pitch + t * channels);
+          for (int p = 0; p < winograd_values; ++p)
+            v[p].store(values + p * pitch + t * channels + c);
         }
-        if (c + W == channels) values += (cols - 1) * channels;
       }
 }
 

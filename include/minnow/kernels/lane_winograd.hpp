@@ -16,7 +16,7 @@ struct WinogradSizes {
   Index c, h, w, k, oh, ow, first = 0;
 
   /// Four outputs of a row are a tile; the last one overlaps the one before it.
-  Index tiles() const { return (ow + 3) / 4; }
+  Index tiles() const { return detail::winograd_tiles(ow); }
   Index tile_begin(Index tile) const { return std::min(4 * tile, ow - 4); }
   /// Tiles are taken together as packs of columns are in a matrix product.
   TileRows groups() const { return {tiles(), tile_packs}; }

@@ -72,9 +72,7 @@ class PlaneWinograd {
 
   static Index packs(Index positions) { return (positions + W - 1) / W; }
   /// Tiles above each other; the last one overlaps the one before it.
-  Index tiles() const {
-    return (sizes_.oh() + detail::winograd_outputs - 1) / detail::winograd_outputs;
-  }
+  Index tiles() const { return detail::winograd_tiles(sizes_.oh()); }
   Index tile_begin(Index tile) const {
     return std::min(tile * detail::winograd_outputs, sizes_.oh() - detail::winograd_outputs);
   }

@@ -33,9 +33,13 @@ inline constexpr double winograd_inner = 0.625, winograd_outer = 1.5;
 inline constexpr int winograd_taps = 3, winograd_outputs = 4, winograd_inputs = 6,
                      winograd_values = 6;
 
+/// Tiles of four that hold so many outputs.
+inline Index winograd_tiles(Index outputs) {
+  return (outputs + winograd_outputs - 1) / winograd_outputs;
+}
 /// True where little of a row's last tile is wasted.
 inline bool winograd_rows_pay(Index outputs) {
-  return outputs >= winograd_outputs && (outputs + 3) / winograd_outputs * 3 <= outputs;
+  return outputs >= winograd_outputs && 3 * winograd_tiles(outputs) <= outputs;
 }
 
 /// v = Bt d, in every lane.
