@@ -12,14 +12,18 @@ namespace minnow::inline MINNOW_ABI::kernels {
 
 namespace detail {
 
-/// True where a thread takes a channel through both passes: its numbers, `arrays` times, are still
-/// in the second-level cache for the second pass, its planes are runs of memory long enough for
-/// what that saves (1 KB where two arrays are read, 8 KB for one), and there are enough channels to
-/// share out.
+/// True where a thread takes a channel through both passes: its numbers, in the `arrays` that are
+/// read, are still in the second-level cache for the second pass, its planes are runs of memory
+/// long enough for what that saves, and there are enough channels to share out.
+///
+/// From memory, unlike from the caches, distant runs are slow, unless they are so long that results
+/// go past the caches.
 template <class T>
 bool channels_at_a_time(Index n, Index c, Index hw, Index arrays) {
-  const Index plane = hw * Index{sizeof(T)};
-  return plane >= (arrays > 1 ? 1024 : 8 * 1024) && c >= 8 && arrays * n * plane <= 832 * 1024;
+  const Index plane = hw * Index{sizeof(T)}, array = n * c * plane;
+  if (c < 8 || arrays * n * plane > 832 * 1024) return false;
+  if (fills_caches((arrays + 1) * array)) return fills_caches(array) && plane >= 8 * 1024;
+  return plane >= (arrays > 1 ? 1024 : 8 * 1024);
 }
 
 }  // namespace detail

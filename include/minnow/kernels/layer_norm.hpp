@@ -39,17 +39,23 @@ void gradient_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T*
   if (ShortRows<T>::suits(rows, cols))
     return gradient_short_rows<centered>(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, rows, cols);
   const Chunks chunks = make_chunks(rows, 2 * cols, std::clamp<Index>(rows / 16, 8, 64));
-  // Of each chunk: the columns' sums of dy * xhat, then those of dy.
-  const Scratch<T> partial(dgamma || dbeta ? chunks.count * 2 * cols : 0);
+  const RowTraits traits{.past_caches = goes_past_caches<T>(rows * cols, cols),
+                         .from_memory = fills_caches(3 * rows * cols * Index{sizeof(T)})};
+  // Of each chunk: the columns' sums of dy * xhat, then those of dy. One chunk's are the gradients.
+  const bool one = chunks.count == 1;
+  const Scratch<T> partial(!one && (dgamma || dbeta) ? chunks.count * 2 * cols : 0);
   parallel_for(chunks.count, [&](Index chunk) {
     T* sums = partial.data() + chunk * 2 * cols;
-    if (dgamma || dbeta) std::fill_n(sums, 2 * cols, T(0));
+    T* dgammas = one || !dgamma ? dgamma : sums;
+    T* dbetas = one || !dbeta ? dbeta : sums + cols;
+    if (dgammas) std::fill_n(dgammas, cols, T(0));
+    if (dbetas) std::fill_n(dbetas, cols, T(0));
     const Index begin = chunks.begin(chunk), first = begin * cols;
-    gradient_block_by_block<centered>(
-        dx ? dx + first : nullptr, dgamma ? sums : nullptr, dbeta ? sums + cols : nullptr,
-        dy + first, x + first, centered ? mean + begin : nullptr, rstd + begin, gamma,
-        chunks.end(chunk) - begin, cols, {.past_caches = goes_past_caches<T>(rows * cols, cols)});
+    gradient_block_by_block<centered>(dx ? dx + first : nullptr, dgammas, dbetas, dy + first,
+                                      x + first, centered ? mean + begin : nullptr, rstd + begin,
+                                      gamma, chunks.end(chunk) - begin, cols, traits);
   });
+  if (one) return;
   parallel_chunks(cols, 2 * chunks.count, [&](Index begin, Index end) {
     const T* first = partial.data() + begin;
     if (dgamma) sum_columns(dgamma + begin, first, chunks.count, end - begin, 2 * cols);

@@ -47,10 +47,11 @@ MINNOW_INLINE void scale_row(T* y, const T* x, T center, T scale, T shift, const
 struct RowTraits {
   Index period = 1, first = 0;
   bool past_caches = false;  ///< how results are written
+  bool from_memory = false;  ///< what is read is not in a cache
 
   /// Where gamma and beta begin for the row `row` rows behind the first.
   Index at(Index row, Index cols) const { return period == 1 ? 0 : (first + row) % period * cols; }
-  RowTraits from(Index row) const { return {period, first + row, past_caches}; }
+  RowTraits from(Index row) const { return {period, first + row, past_caches, from_memory}; }
 };
 
 /// How many rows are normalised side by side: each step of one depends on the one before it, and
@@ -121,7 +122,8 @@ void normalize_block_by_block(T* y, T* mean, T* rstd, const T* x, const T* gamma
 ///
 /// where xhat = (x - mean) * rstd and dxhat = dy * gamma. Not centered, the middle term is missing
 /// and mean is not used. mean and rstd of the rows are `period` apart. dx, dgamma, dbeta and gamma
-/// may be null; dx may be dy. Meanwhile what lies `ahead` behind the rows is fetched.
+/// may be null; dx may be dy. Meanwhile what lies `ahead` behind the rows is fetched, x in
+/// the first pass and dy in the second.
 template <bool centered, int R, class T>
 void gradient_rows_together(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                             const T* rstd, Index period, const T* gamma, Index stride, Index cols,
@@ -153,7 +155,11 @@ void gradient_rows_together(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
         }
       };
       Index i = first;
-      for (; i + W <= first + count; i += W) add(i, [](const T* from) { return P::load(from); });
+      for (; i + W <= first + count; i += W) {
+        MINNOW_UNROLL
+        for (int r = 0; r < R; ++r) __builtin_prefetch(x + r * stride + i + ahead, 0, 2);
+        add(i, [](const T* from) { return P::load(from); });
+      }
       if (const Index rest = first + count - i; rest > 0)
         add(i, [rest](const T* from) { return P::load(from, rest); });
       MINNOW_UNROLL
@@ -188,10 +194,7 @@ void gradient_rows_together(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
   with_store(past_caches && dx, dx, [&](const auto& write) {
     for (; i + W <= cols; i += W) {
       MINNOW_UNROLL
-      for (int r = 0; r < R; ++r) {
-        __builtin_prefetch(dy + r * stride + i + ahead, 0, 2);
-        __builtin_prefetch(x + r * stride + i + ahead, 0, 2);
-      }
+      for (int r = 0; r < R; ++r) __builtin_prefetch(dy + r * stride + i + ahead, 0, 2);
       finish(
           i, [](const T* from) { return P::load(from); }, store, write);
     }
@@ -209,9 +212,9 @@ void gradient_block_by_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x
                              const T* rstd, const T* gamma, Index rows, Index cols,
                              const RowTraits& traits = {}) {
   constexpr Index most = 4;
-  // As many as stay in the first-level cache; past the caches one, as memory likes long runs.
+  // As many as stay in the first-level cache; from memory one, which is fastest read on and on.
   const Index together =
-      traits.past_caches ? 1 : std::clamp<Index>(2048 / std::max<Index>(1, cols), 1, most);
+      traits.from_memory ? 1 : std::clamp<Index>(2048 / std::max<Index>(1, cols), 1, most);
   const Index period = traits.period, stride = period * cols;
   for (Index block = 0; block < rows; block += together * period)
     for (Index row = block; row < std::min(rows, block + period); ++row) {

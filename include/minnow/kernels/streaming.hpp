@@ -10,12 +10,15 @@
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
+/// True where so many bytes take at least half of a common last-level cache.
+constexpr bool fills_caches(Index bytes) { return bytes >= Index{16} << 20; }
+
 /// True where a result of `size` numbers, written in stretches of `stretch`, goes past the caches:
-/// if it is at least half of a common last-level cache, and no line is written half this way and
-/// half the other, which takes three times as long.
+/// if it fills them, and no line is written half this way and half the other, which takes three
+/// times as long.
 template <class T>
 constexpr bool goes_past_caches(Index size, Index stretch) {
-  return size * Index{sizeof(T)} >= Index{16} << 20 && stretch % Pack<T>::width == 0;
+  return fills_caches(size * Index{sizeof(T)}) && stretch % Pack<T>::width == 0;
 }
 
 /// Calls `f(store)`, where `store(pack, to)` writes a pack: past the caches if asked for and if
