@@ -314,15 +314,15 @@ MINNOW_INLINE void hold(Pack<T, vector>& a) {
 /// whose end other threads see it.
 template <class T, bool vector>
 MINNOW_INLINE void stream(Pack<T, vector> a, T* to) {
-#if defined(__AVX512F__)
+#if defined(EIGEN_VECTORIZE_AVX512)
   if constexpr (sizeof(a.raw) == 64)
     return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), std::bit_cast<__m512i>(a.raw));
 #endif
-#if defined(__AVX__)
+#if defined(EIGEN_VECTORIZE_AVX)
   if constexpr (sizeof(a.raw) == 32)
     return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), std::bit_cast<__m256i>(a.raw));
 #endif
-#if defined(__SSE2__)
+#if defined(EIGEN_VECTORIZE_SSE2)
   if constexpr (sizeof(a.raw) == 16)
     return _mm_stream_si128(reinterpret_cast<__m128i*>(to), std::bit_cast<__m128i>(a.raw));
 #endif

@@ -52,26 +52,21 @@ bool normalize_small_groups(T* y, T* mean, T* rstd, const T* x, const T* gamma, 
                             Index n, Index c, Index hw, Index groups, double eps) {
   const Index run = c / groups * hw, size = c * hw;
   const bool short_rows = ShortRows<T>::suits(n * groups, run);
-  if (!short_rows && (run < Pack<T>::width || run > 8 * Pack<T>::width)) return false;
+  if (!short_rows && !fills_packs<T>(run)) return false;
   const Scratch<Affine<T>> affine(c);
   for (Index ch = 0; ch < c; ++ch)
     affine.data()[ch] = {T(0), gamma ? gamma[ch] : T(1), beta ? beta[ch] : T(0)};
   const Index images = std::max<Index>(1, 32768 / std::max<Index>(1, size));
   parallel_for((n + images - 1) / images, [&](Index block) {
     const Index first = block * images, count = std::min(images, n - first), row = first * groups;
-    const auto normalize = [&](const auto& rows) {
-      rows(y + first * size, mean + row, rstd + row, x + first * size, count * groups);
-    };
+    const T* from = x + first * size;
+    T *to = y + first * size, *means = mean + row, *rstds = rstd + row;
+    const T* none = nullptr;
     if (short_rows)
-      normalize([&](T* to, T* means, T* rstds, const T* from, Index rows) {
-        normalize_short_rows<true, T>(to, means, rstds, from, nullptr, nullptr, rows, run, eps);
-      });
+      normalize_short_rows<true>(to, means, rstds, from, none, none, count * groups, run, eps);
     else
-      normalize([&](T* to, T* means, T* rstds, const T* from, Index rows) {
-        normalize_rows_in_packs<true, T>(to, means, rstds, from, nullptr, nullptr, rows, run, eps);
-      });
-    if (gamma || beta)
-      normalize_batch(y + first * size, y + first * size, affine.data(), count, c, hw);
+      normalize_rows_in_packs<true>(to, means, rstds, from, none, none, count * groups, run, eps);
+    if (gamma || beta) normalize_batch(to, to, affine.data(), count, c, hw);
   });
   return true;
 }

@@ -10,11 +10,18 @@
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
+/// True for rows of one to eight packs.
+template <class T>
+constexpr bool fills_packs(Index cols) {
+  constexpr Index W = Pack<T>::width;
+  return W > 1 && cols >= W && cols <= 8 * W;
+}
+
 /// Calls `f` with the number of packs of a row as a constant, if there are one to eight.
 template <class T, class F>
 bool with_packs_of_row(Index cols, const F& f) {
   constexpr Index W = Pack<T>::width;
-  if (W == 1 || cols < W || cols > 8 * W) return false;
+  if (!fills_packs<T>(cols)) return false;
   constant_height<8>((cols + W - 1) / W, f);
   return true;
 }
