@@ -14,16 +14,18 @@ namespace detail {
 
 /// True where a thread takes a channel through both passes: its numbers, in the `arrays` that are
 /// read, are still in the second-level cache for the second pass, its planes are runs of memory
-/// long enough for what that saves, and there are enough channels to share out.
+/// long enough for what that saves (1 KB where it saves reading two arrays, 8 KB for one), and
+/// there are enough channels to share out.
 ///
-/// From memory, unlike from the caches, distant runs are slow, unless they are so long that results
-/// go past the caches.
+/// From memory, unlike from the caches, distant runs are slow, unless they are long and results go
+/// past the caches.
 template <class T>
 bool channels_at_a_time(Index n, Index c, Index hw, Index arrays) {
-  const Index plane = hw * Index{sizeof(T)}, array = n * c * plane;
+  const Index plane = hw * Index{sizeof(T)}, size = n * c * hw;
   if (c < 8 || arrays * n * plane > 832 * 1024) return false;
-  if (fills_caches((arrays + 1) * array)) return fills_caches(array) && plane >= 8 * 1024;
-  return plane >= (arrays > 1 ? 1024 : 8 * 1024);
+  const bool long_runs = plane >= 8 * 1024;
+  if (fills_caches<T>((arrays + 1) * size)) return fills_caches<T>(size) && long_runs;
+  return long_runs || (arrays > 1 && plane >= 1024);
 }
 
 }  // namespace detail

@@ -152,7 +152,7 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       return detail::gradient_block_by_block<true>(
           dx ? dx + begin * run : nullptr, affine ? dgammas : nullptr, affine ? dbetas : nullptr,
           dy + begin * run, x + begin * run, mean + begin, rstd + begin, gammas, end - begin, run,
-          {groups, begin, past_caches, detail::fills_caches(3 * n * c * hw * Index{sizeof(T)})});
+          {groups, begin, past_caches, detail::fills_caches<T>(3 * n * c * hw)});
     for (Index i = begin; i < end; ++i) {
       const Index group = i % groups, first = i * run;
       double mean_dxhat = 0, mean_dxhat_xhat = 0;

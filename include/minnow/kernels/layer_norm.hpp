@@ -40,7 +40,7 @@ void gradient_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T*
     return gradient_short_rows<centered>(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, rows, cols);
   const Chunks chunks = make_chunks(rows, 2 * cols, std::clamp<Index>(rows / 16, 8, 64));
   const RowTraits traits{.past_caches = goes_past_caches<T>(rows * cols, cols),
-                         .from_memory = fills_caches(3 * rows * cols * Index{sizeof(T)})};
+                         .from_memory = fills_caches<T>(3 * rows * cols)};
   // Of each chunk: the columns' sums of dy * xhat, then those of dy. One chunk's are the gradients.
   const bool one = chunks.count == 1;
   const Scratch<T> partial(!one && (dgamma || dbeta) ? chunks.count * 2 * cols : 0);

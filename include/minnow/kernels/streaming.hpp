@@ -10,15 +10,18 @@
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
-/// True where so many bytes take at least half of a common last-level cache.
-constexpr bool fills_caches(Index bytes) { return bytes >= Index{16} << 20; }
+/// True where so many numbers take at least half of a common last-level cache.
+template <class T>
+constexpr bool fills_caches(Index size) {
+  return size * Index{sizeof(T)} >= Index{16} << 20;
+}
 
 /// True where a result of `size` numbers, written in stretches of `stretch`, goes past the caches:
 /// if it fills them, and no line is written half this way and half the other, which takes three
 /// times as long.
 template <class T>
 constexpr bool goes_past_caches(Index size, Index stretch) {
-  return fills_caches(size * Index{sizeof(T)}) && stretch % Pack<T>::width == 0;
+  return fills_caches<T>(size) && stretch % Pack<T>::width == 0;
 }
 
 /// Calls `f(store)`, where `store(pack, to)` writes a pack: past the caches if asked for and if
