@@ -107,7 +107,8 @@ void backward_weight_by_images(T* dweight, const T* dy, const T* x, const Conv2d
   const Index padded_size = padded ? lane.c * lane.h * lane.w : 0;
   const Index bordered_size = bordered ? s.k * lane.oh() * lane.bordered_w() : 0;
   const LaneConv2d<T> convolution(lane);
-  const Packets<T> packets(s.n, (x_size + padded_size + y_size + bordered_size) * lanes);
+  const Packets<T> packets(
+      s.n, (x_size + padded_size + y_size + bordered_size) * lanes + convolution.memory());
   const Scratch<T> partial(packets.count() * weights);
   packets.for_each([&](Index packet, Index first, Index images, T* memory) {
     T *in = memory, *large = in + x_size * lanes, *gradient = large + padded_size * lanes,
@@ -118,7 +119,7 @@ void backward_weight_by_images(T* dweight, const T* dy, const T* x, const Conv2d
     if (bordered)
       add_border(wide, gradient, s.k, lane.oh(), lane.ow(), Size2(0, s.kernel.w - 1), lanes);
     convolution.backward_weight(partial.data() + packet * weights, bordered ? wide : gradient,
-                                padded ? large : in);
+                                padded ? large : in, wide + bordered_size * lanes);
   });
   merge_partials(dweight, partial.data(), packets.count(), s.k, lane.terms());
 }

@@ -5,13 +5,15 @@
 ///
 /// A packet's planes are [channel][row][col][lane]. Neighbouring columns are neighbouring packs, so
 /// the tile of the matrix product serves here too, with aligned loads and no waste at a row's end.
-/// A kernel of 3 x 3 is computed with half the multiplications where that pays (lane_winograd.hpp).
+/// A kernel of 3 x 3 is computed with half the multiplications where that pays (lane_winograd.hpp,
+/// lane_winograd_weight.hpp).
 
 #include <algorithm>
 
 #include "minnow/core/memory.hpp"
 #include "minnow/core/shape.hpp"
 #include "minnow/kernels/lane_winograd.hpp"
+#include "minnow/kernels/lane_winograd_weight.hpp"
 #include "minnow/kernels/lanes.hpp"
 #include "minnow/kernels/tile.hpp"
 
@@ -91,6 +93,7 @@ class LaneConv2d {
       : sizes_(sizes),
         winograd_forward_(by_winograd(forward_sizes())),
         winograd_backward_(by_winograd(backward_sizes())),
+        winograd_weight_(winograd_forward_ && winograd_dots_pay(forward_sizes())),
         offsets_(2 * sizes.terms() + sizes.k * sizes.taps()) {
     lane_conv2d_terms(terms(), sizes, lanes);
     if (winograd_forward_) winograd_offsets<T>(forward_offsets(), forward_sizes());
@@ -108,10 +111,11 @@ class LaneConv2d {
   Index backward_weights() const {
     return winograd_backward_ ? backward_sizes().weights() : sizes_.weights();
   }
-  /// Numbers of working memory that a forward, or a backward to the input, takes.
+  /// Numbers of working memory that each direction takes.
   Index memory() const {
-    return std::max(winograd_forward_ ? winograd_memory<T>(forward_sizes()) : 0,
-                    winograd_backward_ ? winograd_memory<T>(backward_sizes()) : 0);
+    return std::max({winograd_forward_ ? winograd_memory<T>(forward_sizes()) : 0,
+                     winograd_weight_ ? winograd_weight_memory<T>(forward_sizes()) : 0,
+                     winograd_backward_ ? winograd_memory<T>(backward_sizes()) : 0});
   }
 
   /// The weights [k, c, a, b] in the order in which the forward reads them: packed
@@ -183,8 +187,12 @@ class LaneConv2d {
 
   /// dweight[k, c, a, b] = sum_{lanes, i, j} dy[k, i, j] * x[c, i + a, j + b].
   ///
-  /// dy as above. Writes every element of dweight [k, c, a, b]: the sum over this packet alone.
-  void backward_weight(T* dweight, const T* dy, const T* x) const {
+  /// dy as above, memory [memory()]. Writes every element of dweight [k, c, a, b]: the sum over
+  /// this packet alone.
+  void backward_weight(T* dweight, const T* dy, const T* x, T* memory) const {
+    if (winograd_weight_)
+      return winograd_backward_weight(dweight, dy + (sizes_.kernel.w - 1) * lanes,
+                                      sizes_.bordered_w() * lanes, x, forward_sizes(), memory);
     const DotsRange range{.rows = flat() ? 1 : sizes_.oh(),
                           .cols = (flat() ? sizes_.h * sizes_.w : sizes_.ow()) * lanes,
                           .dy_pitch = sizes_.bordered_w() * lanes,
@@ -226,7 +234,7 @@ class LaneConv2d {
   }
 
   LaneConv2dSizes sizes_;
-  bool winograd_forward_ = false, winograd_backward_ = false;
+  bool winograd_forward_ = false, winograd_backward_ = false, winograd_weight_ = false;
   Buffer<Index> offsets_;
 };
 

@@ -135,6 +135,7 @@ namespace detail {
 /// At most this many planes of dy, and this many terms, are taken together: the sums of their
 /// products are the accumulators.
 inline constexpr Index dots_planes = vector_registers / 8, dots_terms = 6;
+inline TileRows dots_rows(Index planes) { return {planes, dots_planes}; }
 
 /// The sums of N packs' lanes, one a lane from the first: neighbouring lanes are added until each
 /// pack has come down to one. Half the work of N single sums, and no waiting. N is a power of two,
@@ -159,11 +160,11 @@ MINNOW_INLINE V lane_sums(const V (&a)[N]) {
 /// dw[i * pitch + r] += sum_p dy[i * plane + p] * x[p + offset[r]] for i < M, r < R, p in the
 /// range.
 ///
-/// x[p + next] is asked for on the way: what the following terms will read, which the hardware
-/// sees coming too late.
+/// ahead[p] is asked for on the way: what will soon be read, which the hardware sees coming too
+/// late.
 template <class T, int M, int R>
-void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index* offset, Index next,
-          const DotsRange& range) {
+void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index* offset,
+          const T* ahead, const DotsRange& range) {
   using V = Pack<T>;
   constexpr int count = M * R, group = std::min<int>(std::bit_ceil(unsigned{count}), V::width);
   V sums[M][R];
@@ -181,7 +182,7 @@ void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index*
       V g[M];
       MINNOW_UNROLL
       for (int i = 0; i < M; ++i) g[i] = V::load(gradient + i * plane + p);
-      __builtin_prefetch(x + next + shift + p, 0, 2);
+      __builtin_prefetch(ahead + shift + p, 0, 2);
       MINNOW_UNROLL
       for (int r = 0; r < R; ++r) {
         V v = V::load(from[r] + shift + p);
@@ -210,12 +211,13 @@ void dots(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index*
 /// number, and p in the range: a weight gradient.
 ///
 /// Rows of the range are taken in whole packs: both operands are readable, and dy zero, up to the
-/// next.
+/// next. What the next terms read is asked for meanwhile or, where given, `ahead`: a range of it
+/// for each tile of planes.
 template <class T>
 void dots_block(T* dw, Index pitch, const T* dy, Index plane, const T* x, const Index* offset,
-                Index planes, Index terms, const DotsRange& range) {
+                Index planes, Index terms, const DotsRange& range, const T* ahead = nullptr) {
   using namespace detail;
-  const TileRows rows{planes, dots_planes};
+  const TileRows rows = dots_rows(planes);
   for (Index t = 0; t < rows.count; ++t) {
     T* to = dw + rows.begin(t) * pitch;
     const T* from = dy + rows.begin(t) * plane;
@@ -226,7 +228,8 @@ void dots_block(T* dw, Index pitch, const T* dy, Index plane, const T* x, const 
         constexpr int R = count;
         for (; r + R <= terms; r += R)
           dots<T, M, R>(to + r, pitch, from, plane, x, offset + r,
-                        offset[std::min(r + 2 * R, terms) - 1], range);
+                        ahead ? ahead + t * range.cols : x + offset[std::min(r + 2 * R, terms) - 1],
+                        range);
       };
       take(std::integral_constant<int, int{dots_terms}>{});
       take(std::integral_constant<int, 3>{});

@@ -72,7 +72,7 @@ MINNOW_INLINE void winograd_weights(V (&u)[winograd_values], const V (&w)[taps])
     u[p] = even + odd;
     u[p + 1] = even - odd;
   };
-  u[0] = w[0] / V(T(a * a * b * b));
+  u[0] = w[0] * V(T(1 / (a * a * b * b)));
   put_pair(1, a, 1 / (2 * a * a * difference));
   put_pair(3, b, -1 / (2 * b * b * difference));
   u[5] = w[taps - 1];

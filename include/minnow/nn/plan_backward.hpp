@@ -153,7 +153,8 @@ class PlanBackward {
           total += V::load(g.dz + p * lanes);
         g.sums[s.dbias_at + k] = sum(total);
       }
-    s.convolution.backward_weight(g.sums + s.dweight_at, g.dz, state_.saved(packet, s.padded_at));
+    s.convolution.backward_weight(g.sums + s.dweight_at, g.dz, state_.saved(packet, s.padded_at),
+                                  g.memory);
     if (i == 0 && !dx) return;
     s.convolution.backward_data(s.padded() ? g.inner : g.out, g.dz,
                                 state_.packed.data() + state_.calls[i].backward_at, waits_,
