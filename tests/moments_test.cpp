@@ -156,18 +156,3 @@ TEST_CASE("merging two parts gives the moments of the whole") {
   }
   CHECK(kernels::merge({}, {}).count == 0);
 }
-
-TEST_CASE_TEMPLATE("sum_columns adds rows at a pitch in double", T, float, double) {
-  const Index blocks = 1000, cols = 35, pitch = 40;
-  const auto partial = numbers<T>(blocks * pitch, 1);
-  Guarded<double> sums(cols);
-  kernels::sum_columns(sums.data(), partial.data(), blocks, cols, pitch);
-  for (Index j = 0; j < cols; ++j) {
-    double expected = 0;
-    for (Index b = 0; b < blocks; ++b) expected += static_cast<double>(partial[b * pitch + j]);
-    CHECK(sums.data()[j] == doctest::Approx(expected).epsilon(1e-13));
-  }
-  Guarded<T> zeros(cols);
-  kernels::sum_columns(zeros.data(), partial.data(), 0, cols, pitch);
-  CHECK(testing::compare(zeros.tensor(), Tensor<double>::zeros({cols}), 0, 0));
-}

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "exact.hpp"
 #include "minnow/core/parallel.hpp"
 #include "variables.hpp"
 
@@ -351,4 +352,18 @@ TEST_CASE_TEMPLATE("reductions give the same bits with any number of threads", T
     for (std::size_t i = 0; i < expected.size(); ++i) CHECK(same_bits(actual[i], expected[i]));
   }
   set_num_threads(0);
+}
+
+TEST_CASE_TEMPLATE("sum_columns adds rows at a pitch in double", T, float, double) {
+  using exact::Place;
+  const Index blocks = 1000, cols = 35, pitch = 40;
+  const auto partial = exact::normals<T>(blocks * pitch, 1);
+  exact::Numbers<double> sums(cols, Place::unaligned), expected(cols, Place::exact, 0);
+  kernels::sum_columns(sums.data(), partial.data(), blocks, cols, pitch);
+  for (Index b = 0; b < blocks; ++b)
+    for (Index j = 0; j < cols; ++j) expected[j] += static_cast<double>(partial[b * pitch + j]);
+  CHECK(exact::first_difference(sums, expected) == -1);
+  CHECK(sums.intact());
+  kernels::sum_columns(sums.data(), partial.data(), 0, cols, pitch);
+  CHECK(exact::first_difference(sums, exact::Numbers<double>(cols, Place::exact, 0)) == -1);
 }

@@ -24,6 +24,7 @@
 #include "minnow/nn/linear.hpp"
 #include "minnow/nn/module.hpp"
 #include "minnow/nn/norm_checks.hpp"
+#include "minnow/nn/parameters.hpp"
 #include "minnow/nn/plan.hpp"
 #include "minnow/nn/plan_backward.hpp"
 #include "minnow/nn/plan_forward.hpp"

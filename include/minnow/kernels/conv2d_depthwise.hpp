@@ -11,6 +11,7 @@
 
 #include "minnow/kernels/conv2d_staging.hpp"
 #include "minnow/kernels/lanes.hpp"
+#include "minnow/kernels/reduce.hpp"
 #include "minnow/kernels/streaming.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
@@ -290,11 +291,7 @@ void backward_weight_depthwise(T* dweight, const T* dy, const T* x, const Conv2d
     }
   };
   parallel_for(chunks.count, run, workers);
-  for (Index i = 0; i < size; ++i) {
-    double total = 0;
-    for (Index chunk = 0; chunk < chunks.count; ++chunk) total += partial.data()[chunk * size + i];
-    dweight[i] = static_cast<T>(total);
-  }
+  sum_columns(dweight, partial.data(), chunks.count, size, size);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail

@@ -16,6 +16,7 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/shape.hpp"
+#include "minnow/kernels/reduce.hpp"
 #include "minnow/kernels/tile.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
@@ -299,11 +300,10 @@ void merge_partials(const T* partial, Index chunks, Index rows, Index size, cons
 /// The same where the sums lie as the weights do, dweight [rows][size].
 template <class T>
 void merge_partials(T* dweight, const T* partial, Index chunks, Index rows, Index size) {
-  merge_partials(
-      partial, chunks, rows, size, [](Index row) { return row; },
-      [&](Index row, const double* totals) {
-        for (Index i = 0; i < size; ++i) dweight[row * size + i] = static_cast<T>(totals[i]);
-      });
+  const Index weights = rows * size;
+  parallel_chunks(weights, chunks, [&](Index begin, Index end) {
+    sum_columns(dweight + begin, partial + begin, chunks, end - begin, weights);
+  });
 }
 
 }  // namespace detail

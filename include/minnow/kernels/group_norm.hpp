@@ -11,6 +11,7 @@
 #include "minnow/kernels/channel_norm.hpp"
 #include "minnow/kernels/packed_rows.hpp"
 #include "minnow/kernels/plane_norm.hpp"
+#include "minnow/kernels/reduce.hpp"
 #include "minnow/kernels/row_norm.hpp"
 #include "minnow/kernels/short_rows.hpp"
 
@@ -40,7 +41,7 @@ bool group_gradients_are_rows(Index c, Index hw, Index run) {
 template <class T>
 const T* repeat_channels(T* cols, const T* of_channel, Index c, Index hw) {
   if (!of_channel) return nullptr;
-  for (Index ch = 0; ch < c; ++ch) std::fill_n(cols + ch * hw, hw, of_channel[ch]);
+  spread(cols, c, hw, [&](Index ch) { return of_channel[ch]; });
   return cols;
 }
 

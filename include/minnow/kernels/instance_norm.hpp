@@ -7,6 +7,7 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/kernels/moments.hpp"
+#include "minnow/kernels/reduce.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 

@@ -9,6 +9,7 @@
 #include "minnow/core/parallel.hpp"
 #include "minnow/kernels/moments.hpp"
 #include "minnow/kernels/packed_rows.hpp"
+#include "minnow/kernels/reduce.hpp"
 #include "minnow/kernels/row_norm.hpp"
 #include "minnow/kernels/short_rows.hpp"
 

@@ -3,6 +3,7 @@
 /// The fully connected layer: three matrix products and a sum of rows.
 
 #include "minnow/kernels/gemm.hpp"
+#include "minnow/kernels/reduce.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
@@ -43,17 +44,8 @@ void linear_backward_weight(T* dweight, const T* dy, const T* x, Index n, Index 
 /// Parallel over columns.
 template <class T>
 void linear_backward_bias(T* dbias, const T* dy, Index n, Index out) {
-  constexpr Index width = 16;  // columns that are summed side by side
-  parallel_chunks((out + width - 1) / width, n * width, [&](Index begin, Index end) {
-    for (Index block = begin; block < end; ++block) {
-      const Index first = block * width, cols = std::min(width, out - first);
-      double sums[width] = {};
-      for (Index i = 0; i < n; ++i) {
-        MINNOW_SIMD
-        for (Index o = 0; o < cols; ++o) sums[o] += static_cast<double>(dy[i * out + first + o]);
-      }
-      for (Index o = 0; o < cols; ++o) dbias[first + o] = static_cast<T>(sums[o]);
-    }
+  parallel_chunks(out, n, [&](Index begin, Index end) {
+    sum_columns(dbias + begin, dy + begin, n, end - begin, out);
   });
 }
 

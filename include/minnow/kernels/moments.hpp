@@ -264,20 +264,4 @@ double sum_squares(const T* x, Index count) {
   return result;
 }
 
-/// y[j] = sum over b of partial[b * pitch + j], in the order of b, in double.
-template <class T, class U>
-void sum_columns(T* y, const U* partial, Index blocks, Index cols, Index pitch) {
-  constexpr Index tile = 16;
-  for (Index first = 0; first < cols; first += tile) {
-    const Index width = std::min(tile, cols - first);
-    double sums[tile] = {};
-    for (Index b = 0; b < blocks; ++b) {
-      MINNOW_SIMD
-      for (Index j = 0; j < width; ++j)
-        sums[j] += static_cast<double>(partial[b * pitch + first + j]);
-    }
-    for (Index j = 0; j < width; ++j) y[first + j] = static_cast<T>(sums[j]);
-  }
-}
-
 }  // namespace minnow::inline MINNOW_ABI::kernels

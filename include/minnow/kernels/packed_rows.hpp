@@ -10,6 +10,7 @@
 
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
+#include "minnow/kernels/reduce.hpp"
 #include "minnow/kernels/row_norm.hpp"
 #include "minnow/kernels/row_packs.hpp"
 
@@ -75,12 +76,6 @@ bool normalize_packed_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, c
   if constexpr (centered) std::copy_n(center, rows, mean);
   std::copy_n(scale, rows, rstd);
   return true;
-}
-
-/// `count` numbers, and zeros behind them up to `size`.
-template <class T>
-void pad(T* to, const T* from, Index count, Index size) {
-  std::fill(std::copy_n(from, count, to), to + size, T(0));
 }
 
 /// normalize_packed_rows for fewer rows than a group: filled up to one, so that a row's bits do not

@@ -1,6 +1,6 @@
 #pragma once
 /// @file
-/// Sums and maxima along the middle axis of [outer, reduced, inner].
+/// Sums and maxima along the middle axis of [outer, reduced, inner]; sums of partial results.
 
 #include <algorithm>
 #include <limits>
@@ -138,6 +138,22 @@ void argmax(std::int64_t* y, const T* x, Index outer, Index reduced, Index inner
         y[o * inner + c] = best;
       }
   });
+}
+
+/// y[j] = sum over b of partial[b * pitch + j] for j < cols, in the order of b, in double. Serial.
+template <class T, class U>
+void sum_columns(T* y, const U* partial, Index blocks, Index cols, Index pitch) {
+  constexpr Index tile = 16;
+  for (Index first = 0; first < cols; first += tile) {
+    const Index width = std::min(tile, cols - first);
+    double sums[tile] = {};
+    for (Index b = 0; b < blocks; ++b) {
+      MINNOW_SIMD
+      for (Index j = 0; j < width; ++j)
+        sums[j] += static_cast<double>(partial[b * pitch + first + j]);
+    }
+    for (Index j = 0; j < width; ++j) y[first + j] = static_cast<T>(sums[j]);
+  }
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

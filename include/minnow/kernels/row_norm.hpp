@@ -15,6 +15,12 @@
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
+/// `count` numbers, and zeros behind them up to `size`.
+template <class T>
+void pad(T* to, const T* from, Index count, Index size) {
+  std::fill(std::copy_n(from, count, to), to + size, T(0));
+}
+
 /// y = x * scale + shift, then gamma and beta of each column, along one row, where x is taken as
 /// its distance from `center` (if `centered`). gamma, beta may be null; y may be x.
 template <bool centered, class T>

@@ -16,6 +16,7 @@
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/simd.hpp"
 #include "minnow/kernels/lanes.hpp"
+#include "minnow/kernels/reduce.hpp"
 #include "minnow/kernels/row_norm.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
@@ -274,7 +275,7 @@ void normalize_short_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, co
       }
       typename ShortRows<T>::Block padded;
       typename ShortRows<T>::RowValues padded_mean, padded_rstd;
-      std::fill(std::copy_n(x + row * cols, count * cols, padded), padded + shape.size, T(0));
+      pad(padded, x + row * cols, count * cols, shape.size);
       block(padded, padded_mean, padded_rstd, padded);
       std::copy_n(padded, count * cols, y_row);
       if constexpr (centered) std::copy_n(padded_mean, count, means);
@@ -313,8 +314,8 @@ void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       }
       typename ShortRows<T>::Block padded_dy, padded_x;
       typename ShortRows<T>::RowValues padded_mean = {}, padded_rstd = {};
-      std::fill(std::copy_n(dy + row * cols, numbers, padded_dy), padded_dy + shape.size, T(0));
-      std::fill(std::copy_n(x + row * cols, numbers, padded_x), padded_x + shape.size, T(0));
+      pad(padded_dy, dy + row * cols, numbers, shape.size);
+      pad(padded_x, x + row * cols, numbers, shape.size);
       if constexpr (centered) std::copy_n(means, count, padded_mean);
       std::copy_n(rstd + row, count, padded_rstd);
       block(padded_dy, padded_dy, padded_x, padded_mean, padded_rstd);

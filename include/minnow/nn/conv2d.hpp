@@ -7,6 +7,7 @@
 #include "minnow/kernels/conv2d.hpp"
 #include "minnow/nn/init.hpp"
 #include "minnow/nn/module.hpp"
+#include "minnow/nn/parameters.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
 
@@ -71,28 +72,20 @@ Variable<T> conv2d(const Variable<T>& x, const Variable<T>& weight, const Variab
 
   Tensor<T> y(Shape{s.n, s.k, s.oh(), s.ow()});
   kernels::conv2d_forward(y.data(), x.value().data(), weight.value().data(),
-                          bias.defined() ? bias.value().data() : nullptr, s);
-  std::vector<Variable<T>> inputs{x, weight};
-  if (bias.defined()) inputs.push_back(bias);
-  return record<T>(
-      "conv2d", y, inputs,
-      [s, x = x.value(), weight = weight.value(), dx_needed = x.requires_grad(),
-       dweight_needed = weight.requires_grad(), has_bias = bias.defined(),
-       dbias_needed = bias.requires_grad()](const Tensor<T>& dy) {
-        std::vector<Tensor<T>> gradients(has_bias ? 3 : 2);
-        if (dx_needed) {
-          gradients[0] = Tensor<T>(x.shape());
-          kernels::conv2d_backward_data(gradients[0].data(), dy.data(), weight.data(), s);
-        }
-        if (dweight_needed) {
-          gradients[1] = Tensor<T>(weight.shape());
-          kernels::conv2d_backward_weight(gradients[1].data(), dy.data(), x.data(), s);
-        }
-        if (dbias_needed) {
-          gradients[2] = Tensor<T>(Shape{s.k});
-          kernels::conv2d_backward_bias(gradients[2].data(), dy.data(), s.n, s.k, s.oh() * s.ow());
-        }
-        return gradients;
+                          detail::data_or_null(bias), s);
+  return record(
+      "conv2d", std::move(y), {x, weight, bias},
+      [s, x = x.value(), weight = weight.value(), wants_dx = x.requires_grad(),
+       wants_dweight = weight.requires_grad(),
+       wants_dbias = bias.requires_grad()](const Tensor<T>& dy) -> std::vector<Tensor<T>> {
+        auto dx = detail::gradient_if<T>(wants_dx, x.shape());
+        auto dweight = detail::gradient_if<T>(wants_dweight, weight.shape());
+        auto dbias = detail::gradient_if<T>(wants_dbias, {s.k});
+        if (wants_dx) kernels::conv2d_backward_data(dx.data(), dy.data(), weight.data(), s);
+        if (wants_dweight) kernels::conv2d_backward_weight(dweight.data(), dy.data(), x.data(), s);
+        if (wants_dbias)
+          kernels::conv2d_backward_bias(dbias.data(), dy.data(), s.n, s.k, s.oh() * s.ow());
+        return {dx, dweight, dbias};
       });
 }
 

@@ -7,6 +7,7 @@
 #include "minnow/kernels/linear.hpp"
 #include "minnow/nn/init.hpp"
 #include "minnow/nn/module.hpp"
+#include "minnow/nn/parameters.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
 
@@ -33,29 +34,21 @@ Variable<T> linear(const Variable<T>& x, const Variable<T>& weight, const Variab
   shape.set(-1, out);
   Tensor<T> y(shape);
   kernels::linear_forward(y.data(), x.value().data(), weight.value().data(),
-                          bias.defined() ? bias.value().data() : nullptr, rows, in, out);
-  std::vector<Variable<T>> inputs{x, weight};
-  if (bias.defined()) inputs.push_back(bias);
-  return record<T>(
-      "linear", y, inputs,
-      [rows, in, out, x = x.value(), weight = weight.value(), dx_needed = x.requires_grad(),
-       dweight_needed = weight.requires_grad(), has_bias = bias.defined(),
-       dbias_needed = bias.requires_grad()](const Tensor<T>& dy) {
-        std::vector<Tensor<T>> gradients(has_bias ? 3 : 2);
-        if (dx_needed) {
-          gradients[0] = Tensor<T>(x.shape());
-          kernels::linear_backward_data(gradients[0].data(), dy.data(), weight.data(), rows, in,
-                                        out);
-        }
-        if (dweight_needed) {
-          gradients[1] = Tensor<T>(weight.shape());
-          kernels::linear_backward_weight(gradients[1].data(), dy.data(), x.data(), rows, in, out);
-        }
-        if (dbias_needed) {
-          gradients[2] = Tensor<T>(Shape{out});
-          kernels::linear_backward_bias(gradients[2].data(), dy.data(), rows, out);
-        }
-        return gradients;
+                          detail::data_or_null(bias), rows, in, out);
+  return record(
+      "linear", std::move(y), {x, weight, bias},
+      [rows, in, out, x = x.value(), weight = weight.value(), wants_dx = x.requires_grad(),
+       wants_dweight = weight.requires_grad(),
+       wants_dbias = bias.requires_grad()](const Tensor<T>& dy) -> std::vector<Tensor<T>> {
+        auto dx = detail::gradient_if<T>(wants_dx, x.shape());
+        auto dweight = detail::gradient_if<T>(wants_dweight, weight.shape());
+        auto dbias = detail::gradient_if<T>(wants_dbias, {out});
+        if (wants_dx)
+          kernels::linear_backward_data(dx.data(), dy.data(), weight.data(), rows, in, out);
+        if (wants_dweight)
+          kernels::linear_backward_weight(dweight.data(), dy.data(), x.data(), rows, in, out);
+        if (wants_dbias) kernels::linear_backward_bias(dbias.data(), dy.data(), rows, out);
+        return {dx, dweight, dbias};
       });
 }
 

@@ -1,24 +1,12 @@
 #pragma once
 /// @file
-/// What the normalisations' functions share: optional parameters, and the checks of shapes.
+/// The checks of shapes that the normalisations' functions share.
 
 #include <string_view>
 
 #include "minnow/autograd.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn::detail {
-
-/// The numbers of an optional parameter; null if it is undefined.
-template <class T>
-const T* data_or_null(const Variable<T>& parameter) {
-  return parameter.defined() ? parameter.value().data() : nullptr;
-}
-
-/// Memory for a gradient of that shape, undefined (with null data) where none is wanted.
-template <class T>
-Tensor<T> gradient_if(bool wanted, const Shape& shape) {
-  return wanted ? Tensor<T>(shape) : Tensor<T>();
-}
 
 /// Throws ShapeError unless gamma and beta, where defined, have the shape that x asks for.
 template <class T>

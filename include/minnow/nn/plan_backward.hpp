@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "minnow/kernels/reduce.hpp"
+#include "minnow/nn/parameters.hpp"
 #include "minnow/nn/plan_state.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
@@ -175,16 +177,8 @@ class PlanBackward {
     const auto add = [&](const Variable<T>& parameter, Index at) {
       if (!parameter.defined()) return;
       Tensor<T> gradient(parameter.shape());
-      const Scratch<double> totals(gradient.size());
-      std::fill_n(totals.data(), gradient.size(), 0.0);
-      for (Index packet = 0; packet < state_.packets; ++packet) {
-        const T* from = sums + packet * state_.plan->sums_size + at;
-        MINNOW_SIMD
-        for (Index j = 0; j < gradient.size(); ++j)
-          totals.data()[j] += static_cast<double>(from[j]);
-      }
-      std::transform(totals.data(), totals.data() + gradient.size(), gradient.data(),
-                     [](double total) { return static_cast<T>(total); });
+      kernels::sum_columns(gradient.data(), sums + at, state_.packets, gradient.size(),
+                           state_.plan->sums_size);
       gradients.push_back(std::move(gradient));
     };
     for (const Stage& s : state_.plan->stages) {

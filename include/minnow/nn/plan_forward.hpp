@@ -2,6 +2,7 @@
 /// @file
 /// The forward of a `Plan`.
 
+#include "minnow/nn/parameters.hpp"
 #include "minnow/nn/plan_state.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {

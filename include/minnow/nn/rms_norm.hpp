@@ -8,6 +8,7 @@
 #include "minnow/kernels/rms_norm.hpp"
 #include "minnow/nn/module.hpp"
 #include "minnow/nn/norm_checks.hpp"
+#include "minnow/nn/parameters.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
 
