@@ -47,6 +47,18 @@ TEST_CASE("a variable of a tensor is a leaf, and a constant unless asked otherwi
   CHECK_FALSE(V().requires_grad());
 }
 
+TEST_CASE("an undefined variable says so, wherever it is used") {
+  const Variable<float> none;
+  CHECK_FALSE(none.defined());
+  CHECK_FALSE(none.requires_grad());
+  const char* message = "the variable is undefined: nothing was ever assigned to it";
+  CHECK_THROWS_WITH_AS((void)none.shape(), message, Error);
+  CHECK_THROWS_WITH_AS((void)none.grad(), message, Error);
+  CHECK_THROWS_WITH_AS(none.backward(), message, Error);
+  CHECK_THROWS_WITH_AS(none + none, message, Error);
+  CHECK_THROWS_WITH_AS(Variable<float>().set_requires_grad(true), message, Error);
+}
+
 TEST_CASE("only what depends on a parameter is recorded") {
   const V x = parameter({1, 2}), c = Tensor<double>({2}, {3, 4});
   CHECK_FALSE((c * c).requires_grad());

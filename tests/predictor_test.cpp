@@ -103,7 +103,12 @@ TEST_CASE("predictor: errors say what does not fit") {
   nn::Sequential conv(nn::Conv2d(1, 4, 3));
   const nn::Predictor predictor(conv, {8, 1, 6, 6});
   CHECK_THROWS_WITH_AS(predictor(Tensor<float>::zeros({9, 1, 6, 6})),
-                       "Predictor: 9 images, planned for at most 8", ShapeError);
+                       "Predictor: 9 images, planned for at most 8; give the constructor the "
+                       "largest number of a call",
+                       ShapeError);
+  nn::Sequential<float> empty;
+  CHECK_THROWS_WITH_AS(nn::Predictor(empty, {8, 1, 6, 6}), "Predictor: the model has no layers",
+                       Error);
   CHECK_THROWS_WITH_AS(predictor(Tensor<float>::zeros({2, 1, 7, 6})),
                        "Predictor: x has shape [2, 1, 7, 6], expected [N] and [1, 6, 6]",
                        ShapeError);

@@ -125,6 +125,11 @@ TEST_CASE("a tensor's errors carry the shapes") {
   CHECK_THROWS_WITH_AS((Tensor<float>({2, 3}, {1, 2})),
                        "Tensor: 2 values for shape [2, 3], which has 6 elements", ShapeError);
   CHECK_THROWS_WITH_AS((void)(a(0)), "1 indices into a tensor of shape [2, 3]", ShapeError);
+  CHECK_THROWS_WITH_AS((void)(Tensor<float>()(0)),
+                       "1 indices into a tensor of shape []; it is undefined, as a gradient is "
+                       "before backward()",
+                       ShapeError);
+  CHECK_THROWS_AS((void)(Tensor<float>()()), ShapeError);
   CHECK_THROWS_WITH_AS((void)(a(0, 3)), "index 3 on axis 1 of a tensor of shape [2, 3]",
                        ShapeError);
   CHECK_THROWS_WITH_AS((void)(a(-1, 0)), "index -1 on axis 0 of a tensor of shape [2, 3]",

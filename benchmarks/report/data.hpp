@@ -111,7 +111,7 @@ inline File read_file(const std::filesystem::path& path) {
 }
 
 /// All files of a folder. Of a second run with libtorch tuned only its libtorch is kept, as one
-/// more way of the first run's rows; its ratio is that of its own run.
+/// more way of the first run's rows: its times in proportion to minnow's, which both runs measured.
 inline std::vector<File> read_folder(const std::filesystem::path& folder) {
   std::vector<File> files, tuned;
   std::vector<std::filesystem::path> paths;
@@ -129,9 +129,13 @@ inline std::vector<File> read_folder(const std::filesystem::path& folder) {
         for (const Row& other : second.rows)
           if (file.stem == second.stem && other.layer == row.layer && other.shape == row.shape &&
               other.direction == row.direction && other.threads == row.threads)
-            if (const Way* torch = other.way("libtorch")) {
-              row.ways.push_back(*torch);
-              row.ways.back().name = "tuned libtorch";
+            if (const Way* torch = other.way("libtorch"), *own = row.way("minnow"); torch && own) {
+              const double clock = torch->ratio * own->median / torch->median;
+              Way tuned_torch = *torch;
+              tuned_torch.name = "tuned libtorch";
+              for (double* time : {&tuned_torch.median, &tuned_torch.low, &tuned_torch.high})
+                *time *= clock;
+              row.ways.push_back(std::move(tuned_torch));
             }
   // Normalisations first, then the rest of a network, then networks.
   const std::vector<std::string> order{"batch_norm", "group_norm",  "layer_norm", "instance_norm",

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <numeric>
 
 #include "dataset.hpp"
@@ -15,7 +16,7 @@
 
 namespace mnist {
 
-constexpr int exit_failure = 1, exit_no_data = 3;
+constexpr int exit_failure = 1, exit_no_data = 3, exit_interrupted = 130;
 
 /// Set by Ctrl-C.
 std::atomic<bool> stop = false;
@@ -23,6 +24,10 @@ std::atomic<bool> stop = false;
 extern "C" void on_interrupt(int) {
   stop = true;
   std::signal(SIGINT, SIG_DFL);  // a second Ctrl-C ends at once
+}
+
+std::filesystem::path history_file(const Options& options) {
+  return std::filesystem::path(options.out) / "history.json";
 }
 
 std::vector<std::pair<std::string, train::Setting>> settings(Norm norm, const Recipe& recipe,
@@ -69,7 +74,7 @@ void run(Norm norm, const Options& options, const Images& images, train::History
   for (Index epoch = 1; epoch <= recipe.epochs && !stop; ++epoch) {
     const std::string label = text(align_right(text(epoch, '/', recipe.epochs), 6));
     record.epochs.push_back(trainer.epoch(label, options.quiet ? nullptr : &terminal, stop));
-    history.save(options.out + "/history.json");
+    history.save(history_file(options));
     if (!options.quiet) print(epoch_line(record.epochs.back(), epoch, recipe.epochs));
   }
   if (!options.quiet) print("\n");
@@ -117,7 +122,7 @@ int main(const Options& options) {
   }
   if (stop) {
     history.interrupted = true;
-    history.save(options.out + "/history.json");
+    history.save(history_file(options));
     print("Interrupted: these are the results so far.\n\n");
   }
 
@@ -127,7 +132,7 @@ int main(const Options& options) {
   for (const std::string& sentence :
        inferences(history.norms, regularised, history.train_images, history.test_images))
     print(wrapped(sentence, std::min(100, train::Terminal::detect().width())));
-  print(text("\nAll numbers: ", options.out, "/history.json\n"));
+  print(text("\nAll numbers: ", history_file(options).string(), "\n"));
 
   bool good_enough = !options.min_accuracy || history.norms.size() == options.norms.size();
   for (const train::RunRecord& record : history.norms) {
@@ -141,6 +146,7 @@ int main(const Options& options) {
         stderr);
     good_enough = false;
   }
+  if (stop) return exit_interrupted;
   return good_enough ? 0 : exit_failure;
 }
 

@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 #include <array>
+#include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -83,7 +85,7 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
       "mnist");
   app.footer(
       "\nExit status: 0; 1 after an error, or below --min-accuracy; 3 if there is nothing to train "
-      "on.");
+      "on;\n130 after Ctrl-C, with the results so far.");
   app.get_formatter()->column_width(20);
 
   const auto add = [&](const char* flag, auto& target, const char* value, const std::string& what) {
@@ -97,14 +99,21 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
       return fits ? std::string() : text("'", word, "' is not ", what);
     };
   };
-  const auto positive = number(1, 1e12, "a positive number");
+  const auto whole = [](std::int64_t least, std::int64_t most, const char* what) {
+    return [=](const std::string& word) {
+      std::int64_t value = 0;
+      const bool fits = CLI::detail::lexical_cast(word, value) && value >= least && value <= most;
+      return fits ? std::string() : text("'", word, "' is not ", what);
+    };
+  };
+  const auto positive = whole(1, 1'000'000'000'000, "a positive whole number");
 
   std::string norm = "all";
   add("--norm", norm, "NAME", "batch, group, layer or all [all]")
       ->check(one_of(std::array{"batch", "group", "layer", "all"}));
   add("--groups", options.groups, "N",
       text("Groups of the group norm, 1 or 2 [", options.groups, ']'))
-      ->check(positive);
+      ->check(whole(1, 2, "1 or 2"));
   add("--dropout", options.dropout, "P",
       text("Share of the activations dropped in training ", detail::defaults(&Recipe::dropout)))
       ->check(number(0, 1, "a share from 0 to 1"));
@@ -130,10 +139,10 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
            detail::defaults(&Recipe::augment)))
       ->check(one_of(augmentations));
   add("--seed", options.seed, "N",
-      text("The same seed gives the same weights, with any number of threads [", options.seed,
-           ']'));
+      text("The same seed gives the same weights, with any number of threads [", options.seed, ']'))
+      ->check(whole(0, std::numeric_limits<std::int64_t>::max(), "a whole number from 0 on"));
   add("--threads", options.threads, "N", "0: one for each core [0]")
-      ->check(number(0, 1024, "a number of threads"));
+      ->check(whole(0, 1024, "a number of threads"));
   add("--dataset", options.dataset, "NAME", "mnist or fashion [mnist, or what there is instead]")
       ->check(one_of(std::array{"mnist", "fashion"}));
   add("--data", options.data, "DIR",

@@ -95,9 +95,14 @@ void accumulate(Tensor<T>& target, Tensor<T> term) {
   for (Index i = 0; i < size; ++i) out[i] += in[i];
 }
 
+[[noreturn, gnu::cold]] MINNOW_NOINLINE inline void raise_undefined() {
+  raise<Error>({"the variable is undefined: nothing was ever assigned to it"});
+}
+
 }  // namespace detail
 
 /// A tensor with its place in the graph of the calculation. Copying a variable copies the handle.
+/// One made from nothing is undefined, as an optional parameter may be; its members throw Error.
 ///
 /// A variable made from a tensor is a leaf; with `requires_grad` it is a parameter, and `backward`
 /// of anything computed from it adds to its `grad`. Functions of variables record themselves unless
@@ -115,9 +120,9 @@ class Variable {
   }
 
   bool defined() const { return state_ != nullptr; }
-  const Tensor<T>& value() const { return state_->value; }
+  const Tensor<T>& value() const { return state().value; }
   /// The value for in-place changes (optimisers, initialisers). The graph does not see them.
-  Tensor<T>& mutable_value() { return state_->value; }
+  Tensor<T>& mutable_value() { return state().value; }
   const Shape& shape() const { return value().shape(); }
   Index rank() const { return value().rank(); }
   Index size() const { return value().size(); }
@@ -128,15 +133,15 @@ class Variable {
   /// Errors: Error for the result of a recorded function, whose need follows from its inputs.
   void set_requires_grad(bool requires_grad) {
     check(is_leaf(), "set_requires_grad: only a leaf's can be set; use detach()");
-    state_->requires_grad = requires_grad;
+    state().requires_grad = requires_grad;
   }
-  bool is_leaf() const { return !state_->node; }
+  bool is_leaf() const { return !state().node; }
 
   /// The gradient that `backward` calls have added up since `zero_grad`; undefined if there was
   /// none.
-  const Tensor<T>& grad() const { return state_->grad; }
-  Tensor<T>& mutable_grad() { return state_->grad; }
-  void zero_grad() { state_->grad = Tensor<T>(); }
+  const Tensor<T>& grad() const { return state().grad; }
+  Tensor<T>& mutable_grad() { return state().grad; }
+  void zero_grad() { state().grad = Tensor<T>(); }
 
   /// The same value as a constant: gradients stop here.
   Variable detach() const { return Variable(value()); }
@@ -157,7 +162,7 @@ class Variable {
   void backward(const Tensor<T>& dy, bool retain_graph = false) const;
 
   /// Null for a leaf. For `record` and for tests.
-  const std::shared_ptr<detail::Node<T>>& node() const { return state_->node; }
+  const std::shared_ptr<detail::Node<T>>& node() const { return state().node; }
   long owners() const { return state_.use_count(); }
 
  private:
@@ -166,6 +171,11 @@ class Variable {
                             std::type_identity_t<typename detail::Node<U>::Backward>);
   friend struct detail::Node<T>;
 
+  detail::VariableState<T>& state() const {
+    if (!state_) [[unlikely]]
+      detail::raise_undefined();
+    return *state_;
+  }
   static void add_leaf_grad(detail::VariableState<T>& leaf, Tensor<T> dx) {
     // Two leaves may be handed the same memory (the backward of x + y): each keeps its own.
     const bool shared = !leaf.grad.defined() && !dx.unique();

@@ -116,7 +116,7 @@ class Tensor {
   /// The one number of a tensor of one element. Errors: ShapeError for any other size.
   T item() const {
     check<ShapeError>(size() == 1, "item(): tensor of shape ", shape_, " has ", size(),
-                      " elements, only a tensor of one element has an item");
+                      " elements, only a tensor of one element has an item", note());
     return data_[0];
   }
 
@@ -180,9 +180,13 @@ class Tensor {
   bool unique() const { return buffer_.unique(); }
 
  private:
+  /// For messages: what a gradient before backward() runs into.
+  std::string_view note() const {
+    return defined() ? "" : "; it is undefined, as a gradient is before backward()";
+  }
   Index offset(std::initializer_list<Index> indices) const {
-    check<ShapeError>(std::ssize(indices) == rank(), indices.size(),
-                      " indices into a tensor of shape ", shape_);
+    check<ShapeError>(std::ssize(indices) == rank() && defined(), indices.size(),
+                      " indices into a tensor of shape ", shape_, note());
     Index position = 0, axis = 0;
     for (const Index index : indices) {
       check<ShapeError>(index >= 0 && index < shape_[axis], "index ", index, " on axis ", axis,

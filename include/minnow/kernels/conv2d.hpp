@@ -124,16 +124,15 @@ Conv2dWay choose_weight_way(const Conv2dSizes& s) {
 
 /// Convolution, forward (a cross-correlation, as everywhere in this field).
 ///
-///   y[n, k, i, j] = bias[k] + sum_{c, a, b} weight[k, c, a, b] * x[n, c, i * stride_h + a *
-///   dilation_h
-///                   - padding_h, j * stride_w + b * dilation_w - padding_w],  zero outside x
+///   y[n, k, i, j] = bias[k] + sum_{c, a, b} weight[k, c, a, b]
+///                   * x[n, c, i * stride_h + a * dilation_h - padding_h,
+///                       j * stride_w + b * dilation_w - padding_w],  zero outside x
 ///
 /// Shapes    see Conv2dSizes; with groups, c runs over the channels of k's group; bias [k] or null
 /// Writes    every element of y; must not overlap x or weight
 /// Numerics  sums in T; rows of three taps may take half the multiplications (winograd.hpp), so
-/// that
-///           the rounding error is up to twice that of a plain sum, and an infinite input spoils up
-///           to three more outputs of its row
+///           that the rounding error is up to twice that of a plain sum, and an infinite input
+///           spoils up to three more outputs of its row
 /// Parallel  over pieces of images and groups; the same bits for any number of threads
 template <class T>
 void conv2d_forward(T* y, const T* x, const T* weight, const T* bias, const Conv2dSizes& s) {
@@ -154,14 +153,12 @@ void conv2d_forward(T* y, const T* x, const T* weight, const T* bias, const Conv
 /// Convolution, backward to the input.
 ///
 ///   dx[n, c, u, v] = sum_{k, a, b} weight[k, c, a, b] * dy[n, k, i, j]
-///                    over all i * stride_h + a * dilation_h - padding_h = u, and the same for j
-///                    and v
+///                    over all i * stride_h + a * dilation_h - padding_h = u, the same for j, v
 ///
 /// Shapes    as in the forward; Writes every element of dx
 /// Gradient  of L = sum(dy * y): x[u] occurs in y[i] with factor weight[a] where the forward's
-/// index
-///           equation holds. Solved for i it is a correlation of dy with the reversed taps; with a
-///           stride, each phase of u sees only the taps of its own remainder.
+///           index equation holds. Solved for i it is a correlation of dy with the reversed taps;
+///           with a stride, each phase of u sees only the taps of its own remainder.
 /// Numerics  as in the forward
 /// Parallel  over pieces of images and groups; the same bits for any number of threads
 template <class T>
@@ -189,8 +186,7 @@ void conv2d_backward_data(T* dx, const T* dy, const T* weight, const Conv2dSizes
 /// Shapes    as in the forward; Writes every element of dweight
 /// Gradient  of L = sum(dy * y): the forward is linear in weight[a, b] with these factors
 /// Numerics  partial sums over a piece, added up over the pieces of a chunk in T, over the chunks
-/// in
-///           double; rows of three taps may take half the multiplications, as in the forward
+///           in double; rows of three taps may take half the multiplications, as in the forward
 /// Parallel  over chunks of pieces, added up in order: the same bits for any number of threads
 template <class T>
 void conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Conv2dSizes& s) {
@@ -208,8 +204,8 @@ void conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Conv2dSiz
   }
 }
 
-/// Convolution, backward to the bias: dbias[k] = sum_{n, i, j} dy[n, k, i, j], summed in double.
-/// dy [n, k, plane]; every element of dbias [k] is assigned. Parallel over k.
+/// Convolution, backward to the bias: dbias[k] = sum_{n, i, j} dy[n, k, i, j], planes in T, added
+/// up in double. dy [n, k, plane]; every element of dbias [k] is assigned. Parallel over k.
 template <class T>
 void conv2d_backward_bias(T* dbias, const T* dy, Index n, Index k, Index plane) {
   parallel_chunks(k, n * plane, [&](Index begin, Index end) {

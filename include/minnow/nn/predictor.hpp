@@ -27,9 +27,8 @@ struct PredictorOptions {
 /// A copy of a trained `Sequential` for prediction: batch norm is folded into the convolutions,
 /// memory is planned once, nothing is recorded and nothing allocated per call.
 ///
-///     const nn::Predictor predictor(model, {128, 1, 28, 28});  // at most 128 images of 28 x 28 a
-///     call const Tensor<float> scores = predictor(images);           // any number of them up to
-///     that
+///     const nn::Predictor predictor(model, {128, 1, 28, 28});  // at most 128 images a call
+///     const Tensor<float> scores = predictor(images);          // images [N, 1, 28, 28]
 ///
 /// Everything is const: any number of threads may call at once, each with a workspace of its own
 /// (the call operator keeps a list of them). Results are those of `model` in evaluation up to
@@ -60,6 +59,7 @@ class Predictor {
   Predictor(Sequential<T>& model, const Shape& x_shape, const PredictorOptions& options = {})
       : options_(options), most_images_(check_images(x_shape)), workers_(count_workers()) {
     plan_ = make_plan<T>(model.children(), 0, x_shape.slice(1), PlanSizes::any);
+    check(!model.children().empty(), "Predictor: the model has no layers");
     const std::size_t covered = plan_ ? plan_->children : 0;
     check(
         covered == model.children().size(), "Predictor: child ",
@@ -82,7 +82,8 @@ class Predictor {
   /// Allocates nothing. Errors: ShapeError for more images than that.
   void predict(T* y, const T* x, Index images, Workspace& workspace) const {
     check<ShapeError>(images >= 0 && images <= most_images_, "Predictor: ", images,
-                      " images, planned for at most ", most_images_);
+                      " images, planned for at most ", most_images_,
+                      "; give the constructor the largest number of a call");
     std::optional<SerialScope> serial;
     if (!options_.parallel) serial.emplace();
     T* memory = workspace.memory_.data();

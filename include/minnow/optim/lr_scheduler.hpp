@@ -131,8 +131,8 @@ class ExponentialLR final : public LRScheduler {
 
 /// The first learning rate times any function of the epoch.
 ///
-///     optim::LambdaLR warm_up(optimizer, [](std::int64_t epoch) { return std::min(1.0, 0.1 *
-///     (epoch + 1)); });
+///     optim::LambdaLR warm_up(
+///         optimizer, [](std::int64_t epoch) { return std::min(1.0, 0.1 * (epoch + 1)); });
 ///
 /// Errors: Error unless there is one function, or one per group.
 class LambdaLR final : public LRScheduler {

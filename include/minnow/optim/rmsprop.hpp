@@ -38,8 +38,8 @@ struct RMSpropState {
 /// RMSprop, as in PyTorch: the gradient over the root of its running mean square. Options: see
 /// RMSpropOptions. Errors: see `add_group`.
 ///
-///     optim::RMSprop optimizer(model.parameters(), {.lr = 1e-3, .momentum = 0.9, .centered =
-///     true});
+///     optim::RMSprop optimizer(model.parameters(),
+///                              {.lr = 1e-3, .momentum = 0.9, .centered = true});
 template <class T>
 class RMSprop final : public Optimizer<T, RMSpropOptions, RMSpropState<T>> {
  public:

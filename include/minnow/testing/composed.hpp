@@ -111,8 +111,7 @@ Variable<T> reduce(const Variable<T>& losses, std::string_view reduction, double
 
 }  // namespace detail
 
-// --- Normalisation
-// --------------------------------------------------------------------------------
+// --- Normalisation -------------------------------------------------------------------------------
 
 template <class T>
 struct BatchNormResult {
@@ -172,8 +171,7 @@ Variable<T> rms_norm(const Variable<T>& x, const Shape& normalized_shape, const 
   return detail::affine(x / sqrt(mean(x * x, axes, true) + T(eps)), gamma, {});
 }
 
-// --- Linear maps, pooling, dropout
-// ----------------------------------------------------------------
+// --- Linear maps, pooling, dropout ---------------------------------------------------------------
 
 /// x [..., in], weight [out, in], bias [out].
 template <class T>
@@ -248,8 +246,7 @@ Variable<T> dropout(const Variable<T>& x, const Tensor<T>& keep, double p) {
   return x * Variable<T>(keep) / T(1 - p);
 }
 
-// --- Activations
-// ----------------------------------------------------------------------------------
+// --- Activations ---------------------------------------------------------------------------------
 
 template <class T>
 Variable<T> relu(const Variable<T>& x) {
@@ -310,8 +307,7 @@ Variable<T> softmax(const Variable<T>& x, Index axis) {
   return e / sum(e, axis, true);
 }
 
-// --- Losses
-// ---------------------------------------------------------------------------------------
+// --- Losses --------------------------------------------------------------------------------------
 
 /// log_p [N, C, ...] of log-probabilities, target [N, ...] of class numbers, weight [C]. Reduction
 /// is "mean" (by the targets' weights), "sum" or "none". Label smoothing spreads that share of each

@@ -16,6 +16,7 @@
 
 #include "minnow/core/error.hpp"
 #include "minnow/core/parallel.hpp"
+#include "minnow/data/gzip.hpp"
 
 namespace minnow::inline MINNOW_ABI::train {
 
@@ -121,17 +122,12 @@ struct History {
   /// Writes it to `path`, making the folders above. Readers see the old file or the new one, never
   /// a part. Errors: DataError.
   void save(const std::filesystem::path& path) const {
-    const std::filesystem::path part = path.string() + ".part";
-    std::error_code failure;
+    std::error_code failure;  // is told by the file that cannot be created
     if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), failure);
-    std::ofstream file(part, std::ios::binary);
-    file << json();
-    file.close();
-    check<DataError>(static_cast<bool>(file), "History: ", part.string(), " cannot be written",
-                     failure ? text(": ", failure.message()) : std::string());
-    std::filesystem::rename(part, path, failure);
-    check<DataError>(!failure, "History: ", path.string(),
-                     " cannot be written: ", failure.message());
+    const std::string content = json();
+    data::detail::PendingFile file(path.string());
+    file.write(content.data(), content.size());
+    file.commit();
   }
 };
 
