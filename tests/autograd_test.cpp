@@ -57,6 +57,8 @@ TEST_CASE("an undefined variable says so, wherever it is used") {
   CHECK_THROWS_WITH_AS(none.backward(), message, Error);
   CHECK_THROWS_WITH_AS(none + none, message, Error);
   CHECK_THROWS_WITH_AS(Variable<float>().set_requires_grad(true), message, Error);
+  CHECK_THROWS_WITH_AS(Variable<float>(Tensor<float>()), "Variable: the tensor is undefined",
+                       Error);
 }
 
 TEST_CASE("only what depends on a parameter is recorded") {

@@ -173,6 +173,13 @@ TEST_CASE_TEMPLATE("an empty batch has no outputs but zero gradients", T, float,
   }
 }
 
+TEST_CASE("an empty batch leaves the running statistics as they are") {
+  nn::BatchNorm2d norm(3);
+  CHECK(norm(Tensor<float>::zeros({0, 3, 4, 4})).shape() == Shape{0, 3, 4, 4});
+  CHECK(compare(norm.running_mean(), Tensor<double>::zeros({3}), 0, 0));
+  CHECK(compare(norm.running_var(), Tensor<double>::ones({3}), 0, 0));
+}
+
 TEST_CASE_TEMPLATE("a mean far larger than the deviation takes no digits from the result", T, float,
                    double) {
   for (const auto& [n, c, hw] : {Size{64, 5, 49}, Size{500, 20, 1}, Size{2, 1, 50000}})

@@ -111,6 +111,12 @@ TEST_CASE("drop_last leaves out what does not fill a batch") {
   }
 }
 
+TEST_CASE("a batch larger than the data holds all of them") {
+  DataLoader all(images(5), labels(5), {.batch_size = std::numeric_limits<Index>::max()});
+  CHECK(all.size() == 1);
+  CHECK(std::ssize(order(all)) == 5);
+}
+
 TEST_CASE("shuffling takes every sample once, in an order of seed and epoch alone") {
   const auto loader = [](std::uint64_t seed, Index batch_size) {
     return DataLoader(images(200), labels(200),

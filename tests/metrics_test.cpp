@@ -56,6 +56,13 @@ TEST_CASE("the metrics of a pass are the mean loss and the share of right predic
                        "PassMetrics: 2 labels for 5 rows of scores", ShapeError);
 }
 
+TEST_CASE("a row of NaN is never right, whatever the label") {
+  train::PassMetrics metrics;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  metrics.add(1, Tensor<float>({1, 2}, {nan, nan}), Tensor<std::int64_t>({1}, {-1}));
+  CHECK(metrics.accuracy() == 0);
+}
+
 TEST_CASE("a confusion matrix counts what was taken for what") {
   train::ConfusionMatrix matrix(3);
   CHECK(matrix.accuracy() == 0);
@@ -90,4 +97,5 @@ TEST_CASE("a confusion matrix refuses what does not fit") {
       "ConfusionMatrix: scores of shape [1, 4] are for 4 classes, the matrix is for 3", ShapeError);
   CHECK_THROWS_WITH_AS(matrix.add(scores(), Tensor<std::int64_t>({5}, {0, 1, 2, 3, 0})),
                        "ConfusionMatrix: label 3 at position 3 is not in [0, 3)", Error);
+  CHECK(matrix.total() == 0);
 }

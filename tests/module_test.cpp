@@ -83,6 +83,16 @@ TEST_CASE("parameters, buffers and children are named by their path, in order of
   }
 }
 
+TEST_CASE("what two modules share is one parameter with two names") {
+  Registrar model;
+  const auto shared = std::make_shared<Outer<float>>();
+  model.register_module("a", shared);
+  model.register_module("b", shared);
+  CHECK(model.parameters().size() == 5);
+  CHECK(model.named_parameters().size() == 10);
+  CHECK(model.state_dict().count("b.first.scale") == 1);
+}
+
 TEST_CASE("a module computes, and its parameters receive gradients until they are zeroed") {
   Outer model;
   const Variable<float> y = model(ones);

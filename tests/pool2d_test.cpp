@@ -432,6 +432,15 @@ TEST_CASE("errors say what is wrong") {
   CHECK_THROWS_WITH_AS(nn::avg_pool2d(x({1, 5, 5}), 3, {.stride = Size2(1, 0)}),
                        "AvgPool2d(3): kernel 3, stride 0 and dilation 1 must be positive (width)",
                        ShapeError);
+  CHECK_THROWS_WITH_AS(nn::MaxPool2d(2, {.stride = 0}),
+                       "MaxPool2d(2): kernel 2, stride 0 and dilation 1 must be positive (height)",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(nn::AvgPool2d(Size2(2, -1)),
+                       "AvgPool2d((2, -1)): kernel -1, stride -1 and dilation 1 must be positive "
+                       "(width)",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(nn::AdaptiveAvgPool2d(0),
+                       "AdaptiveAvgPool2d(0): the output's sizes must be positive", ShapeError);
   CHECK_THROWS_WITH_AS(
       nn::max_pool2d(x({1, 5, 1}), {1, 3},
                      {.stride = 3, .padding = {0, 1}, .dilation = 2, .ceil_mode = true}),

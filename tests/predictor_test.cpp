@@ -93,6 +93,18 @@ TEST_CASE("predictor: many threads at once get the right results") {
   for (const int count : wrong) CHECK(count == 0);
 }
 
+TEST_CASE("predictor: a workspace serves the predictor it was made for") {
+  auto net = trained_net<float>(true);
+  nn::Sequential tiny(nn::Conv2d(2, 1, 1));
+  const nn::Predictor small(tiny, {64, 2, 1, 1}), large(net, {64, 2, 10, 10});
+  auto workspace = small.workspace();
+  std::vector<float> y(64 * 3);
+  const auto x = Tensor<float>::normal({64, 2, 10, 10});
+  CHECK_THROWS_WITH_AS(large.predict(y.data(), x.data(), 64, workspace),
+                       doctest::Contains("the workspace was made for another predictor"),
+                       ShapeError);
+}
+
 TEST_CASE("predictor: errors say what does not fit") {
   nn::Sequential net(nn::Conv2d(1, 4, 3), nn::GELU());
   CHECK_THROWS_WITH_AS(

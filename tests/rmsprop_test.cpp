@@ -84,7 +84,7 @@ TEST_CASE("options that make no sense are refused by name") {
   const auto make = [](const optim::RMSpropOptions& options) {
     optim::RMSprop({parameter(1.0f)}, options);
   };
-  CHECK_THROWS_WITH_AS(make({.lr = 0}), "RMSprop: lr = 0 must be positive", Error);
+  CHECK_THROWS_WITH_AS(make({.lr = -0.5}), "RMSprop: lr = -0.5 must be at least 0", Error);
   CHECK_THROWS_WITH_AS(make({.alpha = -1}), "RMSprop: alpha = -1 must be at least 0", Error);
   CHECK_THROWS_WITH_AS(make({.eps = -1}), "RMSprop: eps = -1 must be at least 0", Error);
   CHECK_THROWS_WITH_AS(make({.weight_decay = -1}), "RMSprop: weight_decay = -1 must be at least 0",

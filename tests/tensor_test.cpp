@@ -156,3 +156,15 @@ TEST_CASE("a tensor's errors carry the shapes") {
   CHECK_THROWS_WITH_AS(a.copy_from(Tensor<float>::zeros({3, 2})),
                        "copy_from: source has shape [3, 2], expected [2, 3]", ShapeError);
 }
+
+TEST_CASE("sizes beyond any memory, and undefined sources, are refused") {
+  const Index large = Index{1} << 32;
+  CHECK_THROWS_WITH_AS(Tensor<float>(Shape{large, large}),
+                       "Tensor: shape [4294967296, 4294967296] has more elements than fit into "
+                       "memory",
+                       ShapeError);
+  CHECK_THROWS_AS(Tensor<float>(Shape{Index{1} << 62}), ShapeError);
+  auto number = Tensor<float>::scalar(1);
+  CHECK_THROWS_AS(number.copy_from({}), ShapeError);
+  CHECK(number.item() == 1);
+}

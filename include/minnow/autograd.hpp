@@ -115,6 +115,7 @@ class Variable {
   Variable() = default;
   Variable(Tensor<T> value, bool requires_grad = false)  // NOLINT: a tensor is a constant variable
       : state_(std::make_shared<detail::VariableState<T>>()) {
+    check(value.defined(), "Variable: the tensor is undefined");
     state_->value = std::move(value);
     state_->requires_grad = requires_grad;
   }

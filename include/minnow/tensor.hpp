@@ -31,9 +31,9 @@ class Tensor {
 
   Tensor() = default;
 
-  /// Uninitialised numbers.
+  /// Uninitialised numbers. Errors: ShapeError for more than any memory holds; std::bad_alloc.
   explicit Tensor(const Shape& shape)
-      : buffer_(shape.size()), data_(buffer_.data()), shape_(shape) {}
+      : buffer_(checked_size(shape)), data_(buffer_.data()), shape_(shape) {}
 
   /// The given numbers, row by row. Errors: ShapeError unless there are exactly shape.size() of
   /// them.
@@ -167,8 +167,9 @@ class Tensor {
 
   /// Overwrites the numbers by those of `source`. Errors: ShapeError where shapes differ.
   void copy_from(const Tensor& source) {
-    check<ShapeError>(source.shape_ == shape_, "copy_from: source has shape ", source.shape_,
-                      ", expected ", shape_);
+    check<ShapeError>(source.shape_ == shape_ && source.defined() == defined(),
+                      "copy_from: source has shape ", source.shape_, ", expected ", shape_,
+                      source.note());
     std::copy_n(source.data_, size(), data_);
   }
 
@@ -180,6 +181,14 @@ class Tensor {
   bool unique() const { return buffer_.unique(); }
 
  private:
+  static Index checked_size(const Shape& shape) {
+    // The pool rounds up to at most twice the size.
+    Index bytes = 4 * Index{sizeof(T)};
+    bool fits = true;
+    for (const Index size : shape) fits = fits && !__builtin_mul_overflow(bytes, size, &bytes);
+    check<ShapeError>(fits, "Tensor: shape ", shape, " has more elements than fit into memory");
+    return shape.size();
+  }
   /// For messages: what a gradient before backward() runs into.
   std::string_view note() const {
     return defined() ? "" : "; it is undefined, as a gradient is before backward()";

@@ -60,7 +60,7 @@ struct LoaderSource {
   Index samples() const { return labels.size(); }
   Index batches() const {
     const Index size = options.batch_size;
-    return options.drop_last ? samples() / size : (samples() + size - 1) / size;
+    return samples() / size + (!options.drop_last && samples() % size > 0 ? 1 : 0);
   }
 
   std::vector<Index> order(std::uint32_t epoch) const {

@@ -43,7 +43,9 @@ struct WinogradTiles {
   Index padded_cols() const { return winograd_outputs * (cols - 1) + winograd_inputs; }
   Index padded() const { return pieces.images * (pieces.rows + reach) * padded_cols(); }
   /// Rows whose tiles are taken together: their sums stay near, and weights are used several times.
-  Index block_rows() const { return std::clamp<Index>(4 * tile_positions / cols, 1, pieces.rows); }
+  Index block_rows() const {
+    return std::max<Index>(1, std::min(4 * tile_positions / cols, pieces.rows));
+  }
   /// Values of all weights.
   Index weights() const { return sizes.groups * packs * winograd_values * terms() * W; }
 };

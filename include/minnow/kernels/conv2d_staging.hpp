@@ -123,7 +123,8 @@ struct Pieces {
 /// Pieces of about `target` positions of one channel; `reach` rows of each band are staged twice.
 inline Pieces make_pieces(Index images, Index rows, Index pitch, Index reach, Index target) {
   const Index plane = (rows + reach) * pitch;
-  if (plane <= target) return {std::clamp<Index>(target / plane, 1, images), rows, images, rows};
+  if (plane <= target)
+    return {std::max<Index>(1, std::min(target / plane, images)), rows, images, rows};
   const Index bands = std::max<Index>(1, target / pitch - reach);
   const Index band_count = (rows + bands - 1) / bands;
   return {1, (rows + band_count - 1) / band_count, images, rows};

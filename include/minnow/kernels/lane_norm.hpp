@@ -208,7 +208,7 @@ struct LaneReluBackward {
   MINNOW_INLINE Pack<T> take(Index at) const {
     Pack<T> g = Pack<T>::load(dy + at);
     if constexpr (relu) {
-      g = select_less(Pack<T>::zero(), Pack<T>::load(y + at), g * scale, Pack<T>::zero());
+      g = select_less_equal(Pack<T>::load(y + at), Pack<T>::zero(), Pack<T>::zero(), g * scale);
       g.store(dy + at);
     }
     return g;

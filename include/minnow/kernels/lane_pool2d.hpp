@@ -48,7 +48,7 @@ void spread_over_windows(T* dx, const LanePool2dSizes& s, const Spread& spread) 
 
 }  // namespace detail
 
-/// y = the largest of each window. Writes every element of y [c, oh, ow, lane].
+/// y = the largest of each window; NaN is the largest. Writes every element of y [c, oh, ow, lane].
 template <class T>
 void lane_max_pool2d_forward(T* y, const T* x, const LanePool2dSizes& s) {
   using V = Pack<T>;
@@ -56,14 +56,40 @@ void lane_max_pool2d_forward(T* y, const T* x, const LanePool2dSizes& s) {
   detail::for_lane_windows(s, [&](Index out, Index corner) {
     V best = V::load(x + corner * lanes);
     for (Index a = 0; a < s.kernel.h; ++a)
-      for (Index b = 0; b < s.kernel.w; ++b)
-        best = max(best, V::load(x + (corner + a * s.w + b) * lanes));
+      for (Index b = 0; b < s.kernel.w; ++b) {
+        const V next = V::load(x + (corner + a * s.w + b) * lanes);
+        best = select_equal(next, next, select_less(best, next, next, best), next);
+      }
     best.store(y + out * lanes);
   });
 }
 
-/// dx = dy at the first of a window's largest elements, in the order of rows, else 0. The place is
-/// found again by comparison with y. Writes every element of dx; windows may overlap.
+namespace detail {
+
+/// lane_max_pool2d_backward one number at a time, for windows with NaN, which equals nothing.
+template <class T>
+MINNOW_NOINLINE void lane_max_pool2d_backward_of_nan(T* dx, const T* dy, const T* x,
+                                                     const LanePool2dSizes& s) {
+  constexpr Index lanes = Pack<T>::width;
+  std::fill_n(dx, s.c * s.h * s.w * lanes, T(0));
+  for_lane_windows(s, [&](Index out, Index corner) {
+    for (Index lane = 0; lane < lanes; ++lane) {
+      Index place = corner * lanes + lane;
+      for (Index a = 0; a < s.kernel.h; ++a)
+        for (Index b = 0; b < s.kernel.w; ++b) {
+          const Index at = (corner + a * s.w + b) * lanes + lane;
+          if (x[at] > x[place] || x[at] != x[at]) place = at;
+        }
+      dx[place] += dy[out * lanes + lane];
+    }
+  });
+}
+
+}  // namespace detail
+
+/// dx = dy at the first of a window's largest elements, in the order of rows (of NaN at the last,
+/// as in max_pool2d_forward), else 0. The place is found again by comparison with y. Writes every
+/// element of dx; windows may overlap.
 template <class T>
 void lane_max_pool2d_backward(T* dx, const T* dy, const T* x, const T* y,
                               const LanePool2dSizes& s) {
@@ -71,9 +97,11 @@ void lane_max_pool2d_backward(T* dx, const T* dy, const T* x, const T* y,
   constexpr Index lanes = V::width;
   // Rows two windows further down are asked for: the hardware sees them coming too late.
   const Index ahead = 2 * s.stride.h * s.w * lanes;
+  V finite = V::zero();  // becomes NaN where there is one, and where infinities are
   detail::spread_over_windows(dx, s, [&](auto add) {
     detail::for_lane_windows(s, [&](Index out, Index corner) {
       const V largest = V::load(y + out * lanes);
+      finite += largest - largest;
       // The gradient of lanes that have not found their place yet.
       V left = V::load(dy + out * lanes);
       for (Index a = 0; a < s.kernel.h; ++a)
@@ -86,6 +114,8 @@ void lane_max_pool2d_backward(T* dx, const T* dy, const T* x, const T* y,
         }
     });
   });
+  if (!(sum(finite) == 0)) [[unlikely]]
+    detail::lane_max_pool2d_backward_of_nan(dx, dy, x, s);
 }
 
 /// y = the mean of each window. Writes every element of y [c, oh, ow, lane].

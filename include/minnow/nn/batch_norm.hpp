@@ -42,9 +42,11 @@ Variable<T> batch_norm(const Variable<T>& x, Tensor<T> running_mean, Tensor<T> r
 
   Tensor<T> y(shape), mean(channels), rstd(channels);
   if (training) {
-    kernels::batch_norm_forward(y.data(), mean.data(), rstd.data(), running_mean.data(),
-                                running_var.data(), x.value().data(), detail::data_or_null(gamma),
-                                detail::data_or_null(beta), n, c, hw, eps, momentum);
+    const bool tracks = x.size() > 0;  // of nothing there is nothing to learn
+    kernels::batch_norm_forward(
+        y.data(), mean.data(), rstd.data(), tracks ? running_mean.data() : nullptr,
+        tracks ? running_var.data() : nullptr, x.value().data(), detail::data_or_null(gamma),
+        detail::data_or_null(beta), n, c, hw, eps, momentum);
   } else {
     mean.copy_from(running_mean);
     kernels::batch_norm_inference(y.data(), rstd.data(), x.value().data(), mean.data(),

@@ -40,7 +40,7 @@ Variable<T> instance_norm(const Variable<T>& x, Tensor<T> running_mean = {},
         "used");
   if (!use_input_stats)
     return batch_norm(x, running_mean, running_var, gamma, beta, false, momentum, eps);
-  if (running_mean.defined() || running_var.defined())
+  if (x.size() > 0 && (running_mean.defined() || running_var.defined()))
     kernels::instance_norm_running(running_mean.data(), running_var.data(), x.value().data(), n, c,
                                    hw, momentum);
   return group_norm(x, c, gamma, beta, eps);

@@ -2,6 +2,7 @@
 /// @file
 /// `Module<T>`: something with named parameters that maps a variable to a variable.
 
+#include <algorithm>
 #include <concepts>
 #include <functional>
 #include <map>
@@ -111,9 +112,14 @@ class Module {
     });
     return result;
   }
+  /// The same without names; what several modules share once.
   std::vector<Variable<T>> parameters() const {
     std::vector<Variable<T>> result;
-    for (auto& [key, parameter] : named_parameters()) result.push_back(parameter);
+    for (auto& [key, parameter] : named_parameters()) {
+      const Tensor<T>* value = &parameter.value();
+      const auto is_this = [value](const Variable<T>& other) { return &other.value() == value; };
+      if (std::ranges::none_of(result, is_this)) result.push_back(parameter);
+    }
     return result;
   }
 

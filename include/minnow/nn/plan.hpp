@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <typeinfo>
 #include <vector>
 
 #include "minnow/kernels/lane_conv2d.hpp"
@@ -111,11 +112,12 @@ class StageBuilder {
   }
 
  private:
-  /// The next child, if it is an `M`.
+  /// The next child, if it is an `M` itself: a class derived from it has a `forward` of its own.
   template <class M>
   M* peek(std::size_t ahead = 0) const {
     if (next_ + ahead >= children_.size()) return nullptr;
-    return dynamic_cast<M*>(children_[next_ + ahead].second.get());
+    Module<T>& child = *children_[next_ + ahead].second;
+    return typeid(child) == typeid(M) ? static_cast<M*>(&child) : nullptr;
   }
   void take(std::size_t count = 1) {
     stage_.children += count;

@@ -25,15 +25,30 @@ struct AvgPool2dOptions {
 
 namespace detail {
 
-/// The axis of a pooling, after checking it. `name` is "MaxPool2d(3)", `side` "height" or "width".
-inline kernels::PoolAxis pool_axis(const std::string& name, const char* side, const Shape& shape,
-                                   Index size, Index kernel, Index stride, Index padding,
-                                   Index dilation, bool ceil_mode) {
+/// Throws ShapeError where no window is like that. `name` is "MaxPool2d(3)", `side` "height" or
+/// "width".
+inline void check_window(const std::string& name, const char* side, Index kernel, Index stride,
+                         Index padding, Index dilation) {
   check<ShapeError>(kernel > 0 && stride > 0 && dilation > 0, name, ": kernel ", kernel,
                     ", stride ", stride, " and dilation ", dilation, " must be positive (", side,
                     ")");
   check<ShapeError>(padding >= 0 && 2 * padding <= kernel, name, ": padding ", padding,
                     " must lie between 0 and half the kernel, ", kernel / 2, " (", side, ")");
+}
+inline void check_windows(const std::string& name, Size2 kernel, Size2 stride, Size2 padding,
+                          Size2 dilation) {
+  check_window(name, "height", kernel.h, stride.h, padding.h, dilation.h);
+  check_window(name, "width", kernel.w, stride.w, padding.w, dilation.w);
+}
+inline void check_output(const std::string& name, Size2 output) {
+  check<ShapeError>(output.h > 0 && output.w > 0, name, ": the output's sizes must be positive");
+}
+
+/// The axis of a pooling, after checking it.
+inline kernels::PoolAxis pool_axis(const std::string& name, const char* side, const Shape& shape,
+                                   Index size, Index kernel, Index stride, Index padding,
+                                   Index dilation, bool ceil_mode) {
+  check_window(name, side, kernel, stride, padding, dilation);
   const kernels::PoolAxis axis{
       size,    kernels::PoolAxis::count(size, kernel, stride, padding, dilation, ceil_mode),
       kernel,  stride,
@@ -131,7 +146,7 @@ template <class T>
 Variable<T> adaptive_avg_pool2d(const Variable<T>& x, Size2 output) {
   const std::string name = text("AdaptiveAvgPool2d(", output, ")");
   detail::check_images(name, x.shape());
-  check<ShapeError>(output.h > 0 && output.w > 0, name, ": the output's sizes must be positive");
+  detail::check_output(name, output);
   check<ShapeError>(x.size(-2) > 0 && x.size(-1) > 0, name, ": x of shape ", x.shape(),
                     " has no pixels to average");
   return detail::avg_pool2d("adaptive_avg_pool2d", x,
@@ -149,8 +164,12 @@ Variable<T> adaptive_avg_pool2d(const Variable<T>& x, Size2 output) {
 template <class T = float>
 class MaxPool2d : public Module<T> {
  public:
+  /// Errors: ShapeError for sizes that are not positive, or padding beyond half the kernel.
   explicit MaxPool2d(Size2 kernel, const MaxPool2dOptions& options = {})
-      : kernel_(kernel), options_(options) {}
+      : kernel_(kernel), options_(options) {
+    detail::check_windows(text("MaxPool2d(", kernel, ")"), kernel, options.stride.value_or(kernel),
+                          options.padding, options.dilation);
+  }
 
   Size2 kernel() const { return kernel_; }
   const MaxPool2dOptions& options() const { return options_; }
@@ -171,8 +190,12 @@ class MaxPool2d : public Module<T> {
 template <class T = float>
 class AvgPool2d : public Module<T> {
  public:
+  /// Errors: ShapeError for sizes that are not positive, or padding beyond half the kernel.
   explicit AvgPool2d(Size2 kernel, const AvgPool2dOptions& options = {})
-      : kernel_(kernel), options_(options) {}
+      : kernel_(kernel), options_(options) {
+    detail::check_windows(text("AvgPool2d(", kernel, ")"), kernel, options.stride.value_or(kernel),
+                          options.padding, 1);
+  }
 
   Size2 kernel() const { return kernel_; }
   const AvgPool2dOptions& options() const { return options_; }
@@ -193,7 +216,10 @@ class AvgPool2d : public Module<T> {
 template <class T = float>
 class AdaptiveAvgPool2d : public Module<T> {
  public:
-  explicit AdaptiveAvgPool2d(Size2 output) : output_(output) {}
+  /// Errors: ShapeError for sizes that are not positive.
+  explicit AdaptiveAvgPool2d(Size2 output) : output_(output) {
+    detail::check_output(text("AdaptiveAvgPool2d(", output, ")"), output);
+  }
 
   Size2 output() const { return output_; }
   Variable<T> forward(const Variable<T>& x) override { return adaptive_avg_pool2d(x, output_); }

@@ -79,11 +79,15 @@ class Predictor {
   Workspace workspace() const { return Workspace(*this); }
 
   /// y [images, y_shape()] = the model's result for x [images, x_shape()], images <= the largest N.
-  /// Allocates nothing. Errors: ShapeError for more images than that.
+  /// Allocates nothing. Errors: ShapeError for more images than that, and for a workspace that was
+  /// made for a smaller predictor.
   void predict(T* y, const T* x, Index images, Workspace& workspace) const {
     check<ShapeError>(images >= 0 && images <= most_images_, "Predictor: ", images,
                       " images, planned for at most ", most_images_,
                       "; give the constructor the largest number of a call");
+    check<ShapeError>(workspace.memory_.size() >= workspace_size(),
+                      "Predictor: the workspace was made for another predictor: it holds ",
+                      workspace.memory_.size(), " numbers, ", workspace_size(), " are needed");
     std::optional<SerialScope> serial;
     if (!options_.parallel) serial.emplace();
     T* memory = workspace.memory_.data();

@@ -66,7 +66,7 @@ class Sequential : public Module<T> {
   }
 
   /// Whether children may run by a plan (the state after construction), here and in the Sequentials
-  /// below.
+  /// directly below.
   void plan(bool on) {
     planning_ = on;
     for (const auto& [key, child] : this->children())

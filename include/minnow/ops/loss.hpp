@@ -52,9 +52,9 @@ kernels::LabelTargets<T> label_targets(const char* place, const Variable<T>& x,
   Shape expected;
   for (Index axis = 0; axis < rank; ++axis)
     if (rank > 1 && axis != 1) expected.push_back(x.size(axis));
-  check<ShapeError>(labels.shape() == expected, place, ": labels have shape ", labels.shape(),
-                    "; an input of shape ", x.shape(), " needs labels of shape ", expected,
-                    ", without the axis of the classes");
+  check<ShapeError>(labels.shape() == expected && labels.defined(), place, ": labels have shape ",
+                    labels.shape(), "; an input of shape ", x.shape(), " needs labels of shape ",
+                    expected, ", without the axis of the classes");
   const Index classes = rank > 1 ? x.size(1) : x.size(0);
   check<ShapeError>(!weight.defined() || weight.shape() == Shape{classes}, place,
                     ": weight has shape ", weight.shape(), ", expected [", classes,

@@ -49,7 +49,7 @@ namespace detail {
 
 template <class Options>
 void verify_adam(const Options& options) {
-  check_option(options.lr > 0, Options::name, "lr", options.lr, "positive");
+  check_option(options.lr >= 0, Options::name, "lr", options.lr, "at least 0");
   for (const double beta : options.betas)
     check_option(beta >= 0 && beta < 1, Options::name, "beta", beta, "at least 0 and below 1");
   check_option(options.eps >= 0, Options::name, "eps", options.eps, "at least 0");

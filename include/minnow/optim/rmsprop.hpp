@@ -19,7 +19,7 @@ struct RMSpropOptions {
 
   /// Errors: Error where a value makes no sense.
   void verify() const {
-    detail::check_option(lr > 0, name, "lr", lr, "positive");
+    detail::check_option(lr >= 0, name, "lr", lr, "at least 0");
     detail::check_option(alpha >= 0, name, "alpha", alpha, "at least 0");
     detail::check_option(eps >= 0, name, "eps", eps, "at least 0");
     detail::check_option(weight_decay >= 0, name, "weight_decay", weight_decay, "at least 0");

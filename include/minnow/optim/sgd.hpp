@@ -18,7 +18,7 @@ struct SGDOptions {
 
   /// Errors: Error where a value makes no sense.
   void verify() const {
-    detail::check_option(lr > 0, name, "lr", lr, "positive");
+    detail::check_option(lr >= 0, name, "lr", lr, "at least 0");
     detail::check_option(momentum >= 0, name, "momentum", momentum, "at least 0");
     detail::check_option(weight_decay >= 0, name, "weight_decay", weight_decay, "at least 0");
     check(!nesterov || (momentum > 0 && dampening == 0), name,

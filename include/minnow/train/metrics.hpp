@@ -61,7 +61,7 @@ class ConfusionMatrix {
       : classes_(classes), counts_(static_cast<std::size_t>(classes * (classes + 1))) {}
 
   /// Errors: ShapeError unless there are as many labels as scores, and as many classes as this
-  /// matrix has; Error for a label outside [0, classes).
+  /// matrix has; Error for a label outside [0, classes). Nothing is counted then.
   template <class T>
   void add(const Tensor<T>& scores, const Tensor<std::int64_t>& labels) {
     const std::vector<Index> predicted = predicted_classes(scores);
@@ -70,11 +70,11 @@ class ConfusionMatrix {
     check<ShapeError>(scores.size(1) == classes_, "ConfusionMatrix: scores of shape ",
                       scores.shape(), " are for ", scores.size(1), " classes, the matrix is for ",
                       classes_);
-    for (Index n = 0; n < labels.size(); ++n) {
+    for (Index n = 0; n < labels.size(); ++n)
       check(labels[n] >= 0 && labels[n] < classes_, "ConfusionMatrix: label ", labels[n],
             " at position ", n, " is not in [0, ", classes_, ")");
+    for (Index n = 0; n < labels.size(); ++n)
       ++counts_[position(labels[n], predicted[static_cast<std::size_t>(n)])];
-    }
   }
 
   Index classes() const { return classes_; }
@@ -146,7 +146,7 @@ class PassMetrics {
                       " labels for ", predicted.size(), " rows of scores");
     loss_.add(loss, labels.size());
     for (Index n = 0; n < labels.size(); ++n)
-      correct_ += labels[n] == predicted[static_cast<std::size_t>(n)] ? 1 : 0;
+      correct_ += labels[n] >= 0 && labels[n] == predicted[static_cast<std::size_t>(n)] ? 1 : 0;
   }
 
   double loss() const { return loss_.value(); }
