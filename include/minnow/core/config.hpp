@@ -43,15 +43,9 @@
 
 // Innermost kernels must be inlined whatever the optimiser thinks of their size: their accumulators
 // live in registers only then.
-#if defined(_MSC_VER)
-#define MINNOW_INLINE __forceinline
-#define MINNOW_NOINLINE __declspec(noinline)
-#define MINNOW_RESTRICT __restrict
-#else
 #define MINNOW_INLINE inline __attribute__((always_inline))
 #define MINNOW_NOINLINE __attribute__((noinline))
 #define MINNOW_RESTRICT __restrict__
-#endif
 
 // Before a loop whose iterations are independent: vectorise it also where the optimiser alone would
 // not.

@@ -3,9 +3,9 @@
 /// Normalisation, dropout and relu of a packet of images, one image a lane.
 ///
 /// Every normalisation of images is the same here: the planes [c][h * w] of an image are cut into
-/// runs of `run` positions that share a mean and a deviation per lane. Batch and instance norm have
-/// a run a channel, group norm a run a group, layer norm a run of its normalised sizes. Only where
-/// the moments come from differs: from the run itself, or, for batch norm, from all images.
+/// runs of `run` positions that share a mean and a deviation per lane. Batch norm has a run a
+/// channel, group norm a run a group, layer norm a run of its normalised sizes. Only where the
+/// moments come from differs: from the run itself, or, for batch norm, from all images.
 
 #include <algorithm>
 #include <cmath>

@@ -222,7 +222,7 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
   row_values_from_lanes(rstd, rstds, shape.k);
 }
 
-/// gradient_row_block for one full block; dgamma and dbeta are [cols][W]. dx may be null.
+/// gradient_block_by_block for one full block; dgamma and dbeta are [cols][W]. dx may be null.
 template <bool centered, class T>
 void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                     const T* rstd, const T* gamma, const ShortRows<T>& shape) {
@@ -284,8 +284,8 @@ void normalize_short_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, co
   });
 }
 
-/// gradient_row_block for all rows. Not centered, mean is null. dx, dgamma, dbeta and gamma may be
-/// null.
+/// gradient_block_by_block for all rows. Not centered, mean is null. dx, dgamma, dbeta and gamma
+/// may be null.
 template <bool centered, class T>
 void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                          const T* rstd, const T* gamma, Index rows, Index cols) {

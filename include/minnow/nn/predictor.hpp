@@ -35,9 +35,9 @@ struct PredictorOptions {
 /// rounding; later changes of the model are not seen.
 ///
 /// Packets of images are computed one image a lane; a rest of less than half a packet, image by
-/// image with neighbouring positions in lanes. The model must consist of what a plan covers: Conv2d
-/// (stride 1, no dilation, one group), Linear after Flatten, the norms after them, Dropout, ReLU
-/// and pooling without padding.
+/// image with neighbouring positions in lanes. The model must consist of what a plan covers, not of
+/// classes derived from that: Conv2d (stride 1, no dilation, one group), Linear after Flatten, the
+/// norms after them, Dropout, ReLU and pooling without padding.
 ///
 /// Errors: Error for a model with other layers, naming the first; ShapeError for x of another
 /// shape.
