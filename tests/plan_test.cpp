@@ -357,6 +357,14 @@ TEST_CASE("plan: a class derived from a layer keeps its own forward") {
   CHECK(*std::max_element(planned.data(), planned.data() + planned.size()) == 1);
 }
 
+TEST_CASE("plan: a weight of another shape is what the layers take it for") {
+  nn::Sequential net(nn::Linear(4, 4, {.bias = false}), nn::ReLU());
+  const auto x = Tensor<float>::normal({32, 4});
+  CHECK(net(x).shape() == Shape{32, 4});
+  net.parameters()[0].mutable_value() = Tensor<float>::normal({2, 4});
+  CHECK(net(x).shape() == Shape{32, 2});
+}
+
 TEST_CASE("plan: NaN goes through relu and max pooling, forward and backward, as layer by layer") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   nn::Sequential net(nn::Conv2d(1, 1, 1, {.bias = false}), nn::ReLU(), nn::MaxPool2d(2));

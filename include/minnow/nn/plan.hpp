@@ -62,6 +62,14 @@ struct PlanStage {
     return pool == Pool::none ? z_size() : pooling.c * pooling.oh() * pooling.ow();
   }
   bool padded() const { return padding.h > 0 || padding.w > 0; }
+  /// True while the parameters have the sizes of this stage: others may have been assigned since.
+  bool fits_parameters() const {
+    const auto has = [](const Variable<T>& parameter, Index size) {
+      return !parameter.defined() || parameter.size() == size;
+    };
+    return has(weight, conv().weights()) && has(bias, conv().k) && has(gamma, norm.affine_size()) &&
+           has(beta, norm.affine_size());
+  }
 };
 
 /// Stages that run one after the other on packets of images.
@@ -73,6 +81,10 @@ struct Plan {
   Index packet_size = 0;     ///< saved numbers of a packet, in packs
   Index sums_size = 0;       ///< sums for gradients of a packet, in numbers
   Index memory_size = 0;     ///< working memory of a convolution, in numbers
+
+  bool fits_parameters() const {
+    return std::ranges::all_of(stages, &PlanStage<T>::fits_parameters);
+  }
 };
 
 /// Which sizes a plan takes: those where it is faster than layer by layer, or any.

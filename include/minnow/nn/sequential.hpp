@@ -148,7 +148,7 @@ class Sequential : public Module<T> {
       found = std::prev(entries.end());
     }
     const auto& plan = found->plan;
-    return plan && has_enough_values(*plan, x[0]) ? plan : nullptr;
+    return plan && plan->fits_parameters() && has_enough_values(*plan, x[0]) ? plan : nullptr;
   }
 
   bool planning_ = true;

@@ -20,6 +20,13 @@ namespace detail {
 /// Which axes of a shape are chosen.
 using AxisSet = std::array<bool, Shape::max_rank>;
 
+/// The axis as a number in [0, rank); the error's text starts with `place`.
+inline Index wrap_axis(const Shape& shape, Index axis, std::string_view place) {
+  check<ShapeError>(-shape.rank() <= axis && axis < shape.rank(), place, ": there is no axis ",
+                    axis, " in shape ", shape, " of rank ", shape.rank());
+  return shape.wrap(axis);
+}
+
 }  // namespace detail
 
 /// One axis, or several in braces, negative ones counted from the back: `sum(x, 1)`,
@@ -46,10 +53,7 @@ class Axes {
   detail::AxisSet of(const Shape& shape, std::string_view place) const {
     detail::AxisSet chosen{};
     for (const Index axis : *this) {
-      const Index rank = shape.rank();
-      check<ShapeError>(-rank <= axis && axis < rank, place, ": there is no axis ", axis,
-                        " in shape ", shape, " of rank ", rank);
-      bool& is_chosen = chosen[static_cast<std::size_t>(shape.wrap(axis))];
+      bool& is_chosen = chosen[static_cast<std::size_t>(detail::wrap_axis(shape, axis, place))];
       check<ShapeError>(!is_chosen, place, ": axis ", axis, " of shape ", shape,
                         " is named more than once");
       is_chosen = true;

@@ -45,13 +45,6 @@ void copy_along(Tensor<T>& y, Range y_range, const Tensor<T>& x, Range x_range, 
     kernels::copy(y.data() + y_range.begin * inner, x.data() + x_range.begin * inner, nest);
 }
 
-/// The axis as a number in [0, rank); the error's text starts with `place`.
-inline Index wrap_axis(const Shape& shape, Index axis, std::string_view place) {
-  check<ShapeError>(-shape.rank() <= axis && axis < shape.rank(), place, ": there is no axis ",
-                    axis, " in shape ", shape, " of rank ", shape.rank());
-  return shape.wrap(axis);
-}
-
 inline Shape with_size(Shape shape, Index axis, Index size) {
   shape.set(axis, size);
   return shape;
