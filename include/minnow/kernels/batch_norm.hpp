@@ -46,16 +46,13 @@ template <class T>
 void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var, const T* x,
                         const T* gamma, const T* beta, Index n, Index c, Index hw, double eps,
                         double momentum) {
-  const auto move = [&](T& running, double value) {
-    running = static_cast<T>((1 - momentum) * static_cast<double>(running) + momentum * value);
-  };
   const double count = static_cast<double>(n * hw);
   const auto finish = [&](Index ch, double center, double variance) {
     const double r = 1 / std::sqrt(variance + eps);
     mean[ch] = static_cast<T>(center);
     rstd[ch] = static_cast<T>(r);
-    if (running_mean) move(running_mean[ch], center);
-    if (running_var) move(running_var[ch], variance * count / (count - 1));
+    if (running_mean) move_running(running_mean[ch], center, momentum);
+    if (running_var) move_running(running_var[ch], variance * count / (count - 1), momentum);
     return detail::make_affine<T>(center, r, gamma ? static_cast<double>(gamma[ch]) : 1,
                                   beta ? static_cast<double>(beta[ch]) : 0);
   };

@@ -34,13 +34,11 @@ void instance_norm_running(T* running_mean, T* running_var, const T* x, Index n,
     }
   });
   sum_columns(sums, statistics, n, 2 * c, 2 * c);
-  const auto move = [&](T* running, const double* sum) {
-    for (Index ch = 0; running && ch < c; ++ch)
-      running[ch] = static_cast<T>((1 - momentum) * static_cast<double>(running[ch]) +
-                                   momentum * sum[ch] / static_cast<double>(n));
-  };
-  move(running_mean, sums);
-  move(running_var, sums + c);
+  for (Index ch = 0; ch < c; ++ch) {
+    const double images = static_cast<double>(n);
+    if (running_mean) move_running(running_mean[ch], sums[ch] / images, momentum);
+    if (running_var) move_running(running_var[ch], sums[c + ch] / images, momentum);
+  }
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

@@ -264,4 +264,10 @@ double sum_squares(const T* x, Index count) {
   return result;
 }
 
+/// Moves a running statistic towards a new value, whose weight is `momentum`.
+template <class T>
+void move_running(T& running, double value, double momentum) {
+  running = static_cast<T>((1 - momentum) * static_cast<double>(running) + momentum * value);
+}
+
 }  // namespace minnow::inline MINNOW_ABI::kernels

@@ -103,13 +103,10 @@ class BatchNorm : public Module<T> {
     if (!this->is_training() || !options_.track_running_stats) return;
     const std::int64_t batches = ++num_batches_tracked_[0];
     const double momentum = options_.momentum.value_or(1 / static_cast<double>(batches));
-    const auto blend = [momentum](T& running, double value) {
-      running = static_cast<T>((1 - momentum) * static_cast<double>(running) + momentum * value);
-    };
     for (Index c = 0; c < num_features_; ++c) {
       const kernels::Moments& m = batch[static_cast<std::size_t>(c)];
-      blend(running_mean_[c], m.mean);
-      blend(running_var_[c], m.m2 / (m.count - 1));
+      kernels::move_running(running_mean_[c], m.mean, momentum);
+      kernels::move_running(running_var_[c], m.m2 / (m.count - 1), momentum);
     }
   }
 
