@@ -535,21 +535,27 @@ error         the largest difference from the same in double, over max(|value|, 
 )";
 
 Document make_document(const std::vector<File>& files, const std::filesystem::path& folder) {
+  const bool peers = std::ranges::any_of(files, [](const File& file) {
+    return std::ranges::any_of(
+        file.rows, [](const Row& row) { return row.way("libtorch") || row.fastest("oneDNN"); });
+  });
   Document document;
   document.push_back(Heading{1, "minnow: benchmarks"});
   document.push_back(
       Paragraph{"What the layers of small convolutional networks cost on a CPU, kernel by kernel, "
-                "beside what "
-                "the machine could do at best and what other libraries need. Rows that minnow "
-                "loses stay in. Written by `./run bench --peers`."});
+                "beside what the machine could do at best" +
+                std::string(peers ? " and what other libraries need. Rows that minnow loses stay "
+                                    "in. Written by `./run bench --peers`."
+                                  : ". Written by `./run bench`; with `--peers` it measures "
+                                    "libtorch and oneDNN, too.")});
   add_machine(document, files);
   document.push_back(Heading{2, "At a glance"});
   document.push_back(
-      Paragraph{"How many times longer the others take; bold where minnow is faster. Sums are over "
-                "the shapes "
-                "that occur in the three MNIST networks at batch 128. libtorch's layers are "
-                "compared with our "
-                "layers, oneDNN's primitives, in their best layout, with our kernels."});
+      Paragraph{std::string(peers ? "How many times longer the others take; bold where minnow is "
+                                    "faster. libtorch's layers are compared with our layers, "
+                                    "oneDNN's primitives, in their best layout, with our kernels. "
+                                  : "") +
+                "Sums are over the shapes that occur in the three MNIST networks at batch 128."});
   add_glance(document, files);
   document.push_back(Heading{2, "How to read the tables"});
   document.push_back(Lines{how_to_read + 1});

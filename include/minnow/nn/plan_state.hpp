@@ -67,7 +67,7 @@ struct PlanState {
       const Stage& s = stage(i);
       const T* weight = s.weight.value().data();
       s.convolution.pack_forward(packed.data() + calls[i].forward_at, weight);
-      s.convolution.pack_backward(packed.data() + calls[i].backward_at, weight);
+      if (grad_enabled()) s.convolution.pack_backward(packed.data() + calls[i].backward_at, weight);
       if (s.batch_norm && !calls[i].batch_moments)
         share_moments(i, [&](Index c) {
           return std::pair(static_cast<double>(s.batch_norm->running_mean()[c]),
