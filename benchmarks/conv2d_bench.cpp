@@ -139,8 +139,8 @@ class Lanes {
     });
   }
   void backward_weight(Tensor<float> dweight) {
-    for_each_packet([&](Index p, float*) {
-      convolution_.backward_weight(at(dweight_, p), at(dy_, p), at(x_, p));
+    for_each_packet([&](Index p, float* memory) {
+      convolution_.backward_weight(at(dweight_, p), at(dy_, p), at(x_, p), memory);
     });
     kernels::detail::merge_partials(dweight.data(), dweight_.data(), packets_, sizes_.k,
                                     sizes_.terms());
