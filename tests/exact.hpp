@@ -72,6 +72,17 @@ Numbers<T> normals(Index size, std::uint64_t seed) {
   return result;
 }
 
+/// The root of the mean squared distance of two runs of numbers.
+template <class T>
+double root_mean_square_distance(const Numbers<T>& actual, const Numbers<double>& expected) {
+  double squares = 0;
+  for (Index i = 0; i < expected.size(); ++i) {
+    const double distance = static_cast<double>(actual[i]) - expected[i];
+    squares += distance * distance;
+  }
+  return std::sqrt(squares / static_cast<double>(expected.size()));
+}
+
 /// The first position at which two runs of numbers differ by more than `bound`, or -1. NaN differs
 /// from all.
 template <class T, class U>

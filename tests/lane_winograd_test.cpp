@@ -64,14 +64,8 @@ struct Correlation {
           }
   }
 
-  /// The root of the mean squared distance from the exact sums.
   double error(const Numbers<T>& actual) const {
-    double squares = 0;
-    for (Index i = 0; i < y.size(); ++i) {
-      const double distance = static_cast<double>(actual[i]) - exact[i];
-      squares += distance * distance;
-    }
-    return std::sqrt(squares / static_cast<double>(y.size()));
+    return ::exact::root_mean_square_distance(actual, exact);
   }
 
   WinogradSizes sizes;

@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <array>
-#include <cstdint>
 #include <limits>
 #include <optional>
 #include <string>
@@ -92,31 +91,25 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
     return app.add_option(flag, target, what)->option_text(value);
   };
   const auto one_of = [](const auto& table) { return CLI::IsMember(detail::names(table)); };
-  const auto number = [](double least, double most, const char* what) {
+  // A number of the bounds' type between them.
+  const auto number = []<class N>(N least, N most, const char* what) {
     return [=](const std::string& word) {
-      double value = 0;
+      N value = 0;
       const bool fits = CLI::detail::lexical_cast(word, value) && value >= least && value <= most;
       return fits ? std::string() : text("'", word, "' is not ", what);
     };
   };
-  const auto whole = [](std::int64_t least, std::int64_t most, const char* what) {
-    return [=](const std::string& word) {
-      std::int64_t value = 0;
-      const bool fits = CLI::detail::lexical_cast(word, value) && value >= least && value <= most;
-      return fits ? std::string() : text("'", word, "' is not ", what);
-    };
-  };
-  const auto positive = whole(1, 1'000'000'000'000, "a positive whole number");
+  const auto positive = number(Index{1}, Index{1'000'000'000'000}, "a positive whole number");
 
   std::string norm = "all";
   add("--norm", norm, "NAME", "batch, group, layer or all [all]")
       ->check(one_of(std::array{"batch", "group", "layer", "all"}));
   add("--groups", options.groups, "N",
       text("Groups of the group norm, 1 or 2 [", options.groups, ']'))
-      ->check(whole(1, 2, "1 or 2"));
+      ->check(number(Index{1}, Index{2}, "1 or 2"));
   add("--dropout", options.dropout, "P",
       text("Share of the activations dropped in training ", detail::defaults(&Recipe::dropout)))
-      ->check(number(0, 1, "a share from 0 to 1"));
+      ->check(number(0.0, 1.0, "a share from 0 to 1"));
   add("--epochs", options.epochs, "N",
       text("Passes over the training images ", detail::defaults(&Recipe::epochs)))
       ->check(positive);
@@ -140,9 +133,9 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
       ->check(one_of(augmentations));
   add("--seed", options.seed, "N",
       text("The same seed gives the same weights, with any number of threads [", options.seed, ']'))
-      ->check(whole(0, std::numeric_limits<std::int64_t>::max(), "a whole number from 0 on"));
+      ->check(number(Index{0}, std::numeric_limits<Index>::max(), "a whole number from 0 on"));
   add("--threads", options.threads, "N", "0: one for each core [0]")
-      ->check(whole(0, 1024, "a number of threads"));
+      ->check(number(Index{0}, Index{1024}, "a number of threads"));
   add("--dataset", options.dataset, "NAME", "mnist or fashion [mnist, or what there is instead]")
       ->check(one_of(std::array{"mnist", "fashion"}));
   add("--data", options.data, "DIR",
@@ -155,7 +148,7 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
   app.add_flag("--quiet", options.quiet, "Print the comparison only");
   add("--min-accuracy", options.min_accuracy, "X",
       "End with status 1 if a norm's test accuracy after the last epoch is below X percent")
-      ->check(number(0, 100, "a percentage"));
+      ->check(number(0.0, 100.0, "a percentage"));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
