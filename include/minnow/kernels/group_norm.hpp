@@ -97,9 +97,9 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
   const T* betas = in_rows ? detail::repeat_channels(repeated.data() + c * hw, beta, c, hw) : beta;
   parallel_chunks(n * groups, run, [&](Index begin, Index end) {
     if (in_rows)
-      return detail::normalize_block_by_block<true>(y + begin * run, mean + begin, rstd + begin,
-                                                    x + begin * run, gammas, betas, end - begin,
-                                                    run, eps, {groups, begin, past_caches});
+      return detail::normalize_row_by_row<true>(y + begin * run, mean + begin, rstd + begin,
+                                                x + begin * run, gammas, betas, end - begin, run,
+                                                eps, {groups, begin, past_caches});
     for (Index i = begin; i < end; ++i) {
       const Index group = i % groups;
       // From memory, unlike from the caches, a group comes faster for being asked for ahead.

@@ -25,9 +25,9 @@ void normalize_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T*
   if (ShortRows<T>::suits(rows, cols))
     return normalize_short_rows<centered>(y, mean, rstd, x, gamma, beta, rows, cols, eps);
   parallel_chunks(rows, cols, [&](Index begin, Index end) {
-    normalize_block_by_block<centered>(
-        y + begin * cols, centered ? mean + begin : nullptr, rstd + begin, x + begin * cols, gamma,
-        beta, end - begin, cols, eps, {.past_caches = goes_past_caches<T>(rows * cols, cols)});
+    normalize_row_by_row<centered>(y + begin * cols, centered ? mean + begin : nullptr,
+                                   rstd + begin, x + begin * cols, gamma, beta, end - begin, cols,
+                                   eps, {.past_caches = goes_past_caches<T>(rows * cols, cols)});
   });
 }
 

@@ -85,45 +85,66 @@ struct SquareSums {
   MINNOW_INLINE void add(const SquareSums& other) { squares += other.squares; }
 };
 
+/// Four sums side by side: an addition takes four cycles, and two can start in each.
+template <class Sums, class T>
+struct FourSums {
+  using P = Pack<T>;
+  static constexpr Index W = P::width;
+  Sums s0, s1, s2, s3;
+
+  /// Adds the distances from a center of four packs of numbers.
+  MINNOW_INLINE void add_four(const T* from, P center) {
+    s0.add(P::load(from) - center);
+    s1.add(P::load(from + W) - center);
+    s2.add(P::load(from + 2 * W) - center);
+    s3.add(P::load(from + 3 * W) - center);
+  }
+  /// The same of less than four packs.
+  MINNOW_INLINE void add_rest(const T* from, Index count, P center) {
+    Index i = 0;
+    if (i + 2 * W <= count) {
+      s0.add(P::load(from) - center);
+      s1.add(P::load(from + W) - center);
+      i += 2 * W;
+    }
+    if (i + W <= count) {
+      s2.add(P::load(from + i) - center);
+      i += W;
+    }
+    // Beyond the numbers, distances are 0.
+    if (const Index tail = count - i; tail > 0)
+      s3.add((P::load(from + i, tail) - center).first(tail));
+  }
+
+  MINNOW_INLINE Sums total() {
+    s0.add(s1);
+    s2.add(s3);
+    s0.add(s2);
+    return s0;
+  }
+};
+
 /// Adds up the distances x - center of a strided set. Unless `ahead` is 0, what lies so far behind
 /// each number is fetched meanwhile.
 template <class Sums, class T>
 MINNOW_INLINE Sums sum_distances(const T* x, Index count, Index runs, Index stride, T center,
                                  Index ahead = 0) {
   using P = Pack<T>;
-  constexpr Index W = P::width;
-  const Index tail = count % W;
+  constexpr Index four = 4 * P::width;
   const P c(center);
-  // Four sums: an addition takes four cycles, and two can start in each.
-  Sums s0, s1, s2, s3;
+  FourSums<Sums, T> sums;
   for (Index run = 0; run < runs; ++run) {
     const T* from = x + run * stride;
     Index i = 0;
-    for (; i + 4 * W <= count; i += 4 * W) {
+    for (; i + four <= count; i += four) {
       if (ahead != 0)
         for (std::size_t byte = 0; byte < 4 * sizeof(P); byte += 64)
           __builtin_prefetch(reinterpret_cast<const char*>(from + i + ahead) + byte, 0, 2);
-      s0.add(P::load(from + i) - c);
-      s1.add(P::load(from + i + W) - c);
-      s2.add(P::load(from + i + 2 * W) - c);
-      s3.add(P::load(from + i + 3 * W) - c);
+      sums.add_four(from + i, c);
     }
-    if (i + 2 * W <= count) {
-      s0.add(P::load(from + i) - c);
-      s1.add(P::load(from + i + W) - c);
-      i += 2 * W;
-    }
-    if (i + W <= count) {
-      s2.add(P::load(from + i) - c);
-      i += W;
-    }
-    // Beyond the numbers, distances are 0.
-    if (i < count) s3.add((P::load(from + i, tail) - c).first(tail));
+    sums.add_rest(from + i, count - i, c);
   }
-  s0.add(s1);
-  s2.add(s3);
-  s0.add(s2);
-  return s0;
+  return sums.total();
 }
 
 /// sum(x^2) over a piece.
@@ -188,13 +209,13 @@ struct OnePass {
       : OnePass(count, static_cast<double>(sum(sums.d)), static_cast<double>(sum(sums.squares))) {}
 
   bool overflows() const { return !std::isfinite(squares); }
-  double lost() const { return d * d / n; }
+  double lost() const { return d * d * (1 / n); }
   /// False where squares have overflown, or where the pivot is so far off that the difference loses
   /// more than two bits.
   bool is_good() const { return !overflows() && lost() <= 0.75 * squares; }
 
   PieceMoments<T> moments(T pivot) const {
-    const T shift = static_cast<T>(d / n), center = pivot + shift;
+    const T shift = static_cast<T>(d * (1 / n)), center = pivot + shift;
     return {center, static_cast<double>(shift - (center - pivot)), std::max(0.0, squares - lost())};
   }
 };

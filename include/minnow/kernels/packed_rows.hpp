@@ -16,7 +16,7 @@
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
-/// normalize_row_block for whole groups of rows, RowPacks::most_rows at most; false, with nothing
+/// normalize_row_by_row for whole groups of rows, RowPacks::most_rows at most; false, with nothing
 /// written, where a square has overflown. Each step is taken for all rows before the next: it waits
 /// for the one before it.
 template <bool centered, int packs, class T>
@@ -97,7 +97,7 @@ bool normalize_last_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, con
   return true;
 }
 
-/// normalize_row_block for all rows of x [rows, cols], if they are of one to eight packs; false,
+/// normalize_row_by_row for all rows of x [rows, cols], if they are of one to eight packs; false,
 /// with nothing done, otherwise. Not centered, mean is null.
 template <bool centered, class T>
 bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
@@ -121,8 +121,8 @@ bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma,
                                                          shape, count, static_cast<T>(eps),
                                                          past_caches);
         if (!done)
-          normalize_block_by_block<centered>(to, means, rstd + row, from, gamma, beta, count, cols,
-                                             eps);
+          normalize_row_by_row<centered>(to, means, rstd + row, from, gamma, beta, count, cols,
+                                         eps);
       });
     });
   });

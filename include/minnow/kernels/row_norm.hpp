@@ -6,8 +6,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <type_traits>
 
+#include "minnow/core/memory.hpp"
 #include "minnow/core/simd.hpp"
 #include "minnow/kernels/moments.hpp"
 #include "minnow/kernels/streaming.hpp"
@@ -21,32 +22,6 @@ void pad(T* to, const T* from, Index count, Index size) {
   std::fill(std::copy_n(from, count, to), to + size, T(0));
 }
 
-/// y = x * scale + shift, then gamma and beta of each column, along one row, where x is taken as
-/// its distance from `center` (if `centered`). gamma, beta may be null; y may be x.
-template <bool centered, class T>
-MINNOW_INLINE void scale_row(T* y, const T* x, T center, T scale, T shift, const T* gamma,
-                             const T* beta, Index cols, bool past_caches) {
-  using P = Pack<T>;
-  const P c(center), a(scale), b(shift), one(T(1)), zero = P::zero();
-  const auto xhat = [&](P value) {
-    if constexpr (centered)
-      return fma(value - c, a, b);
-    else
-      return value * a;
-  };
-  Index i = 0;
-  with_store(past_caches, y, [&](const auto& store) {
-    for (; i + P::width <= cols; i += P::width)
-      store(fma(xhat(P::load(x + i)), gamma ? P::load(gamma + i) : one,
-                beta ? P::load(beta + i) : zero),
-            y + i);
-  });
-  if (const Index rest = cols - i; rest > 0)
-    fma(xhat(P::load(x + i, rest)), gamma ? P::load(gamma + i, rest) : one,
-        beta ? P::load(beta + i, rest) : zero)
-        .store(y + i, rest);
-}
-
 /// What rows have in common besides their length. gamma and beta are `period` rows [period, cols]
 /// that serve in turn: one for all rows in layer normalisation, one for each group in group
 /// normalisation, where the first row is group `first`.
@@ -57,67 +32,154 @@ struct RowTraits {
 
   /// Where gamma and beta begin for the row `row` rows behind the first.
   Index at(Index row, Index cols) const { return period == 1 ? 0 : (first + row) % period * cols; }
-  RowTraits from(Index row) const { return {period, first + row, past_caches, from_memory}; }
 };
 
-/// How many rows are normalised side by side: each step of one depends on the one before it, and
-/// only other rows can fill the time between.
-inline constexpr Index row_block = 16;
-inline Index rows_of_block(Index cols) {
-  return std::clamp<Index>(moment_piece / std::max<Index>(1, cols), 1, row_block);
+/// The sums that a row's statistics are made of: not centered, those around 0.
+template <bool centered, class T>
+using RowSums = std::conditional_t<centered, DistanceSums<T>, SquareSums<T>>;
+
+/// A number to take distances from: in the midst of the first few, since memory is read fastest in
+/// order.
+template <bool centered, class T>
+MINNOW_INLINE T row_pivot(const T* x, Index cols) {
+  return centered ? find_pivot(x, std::min<Index>(cols, 16), 1, 0) : T(0);
 }
 
-/// The moments of one row; not centered, those around 0.
+/// The moments of the row x from the sums over its distances from `pivot`.
 template <bool centered, class T>
-MINNOW_INLINE PieceMoments<T> row_moments(const T* row, Index cols, Index ahead) {
+MINNOW_INLINE PieceMoments<T> row_moments(const RowSums<centered, T>& sums, T pivot, const T* x,
+                                          Index cols) {
   if constexpr (centered) {
-    if (cols <= moment_piece) return piece_moments(row, cols, 1, 0, ahead);
-    return PieceMoments<T>(moments(row, cols));
+    return finish_moments(sums, pivot, x, cols, 1, 0);
   } else {
-    double squares = cols <= moment_piece ? piece_squares(row, cols, ahead)
-                                          : std::numeric_limits<double>::infinity();
-    if (!std::isfinite(squares)) [[unlikely]]
-      squares = sum_squares(row, cols);
-    return {T(0), 0, squares};
+    const double squares = static_cast<double>(sum(sums.squares));
+    return {T(0), 0, std::isfinite(squares) ? squares : sum_squares(x, cols)};
   }
 }
-
-/// y = (x - mean) * rstd * gamma + beta along `rows` <= rows_of_block(cols) rows of `cols` > 0
-/// numbers; writes mean and rstd [rows], too. gamma, beta [period, cols] may be null; y may be x.
-/// Not centered, mean is neither used nor written.
+/// Those of a row of any length, by itself.
 template <bool centered, class T>
-void normalize_row_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
-                         Index rows, Index cols, double eps, const RowTraits& traits = {}) {
-  const double n = static_cast<double>(cols);
-  PieceMoments<T> of_row[row_block];
-  for (Index r = 0; r < rows; ++r)
-    of_row[r] = row_moments<centered>(x + r * cols, cols, rows * cols);
-  T scale[row_block], shift[row_block];
-  for (Index r = 0; r < rows; ++r) {
-    const double deviation = 1 / std::sqrt(of_row[r].m2 / n + eps);
-    scale[r] = static_cast<T>(deviation);
-    shift[r] = static_cast<T>(-of_row[r].rest * deviation);
+MINNOW_INLINE PieceMoments<T> row_moments(const T* x, Index cols) {
+  if (cols > moment_piece) {
+    if constexpr (centered) return PieceMoments<T>(moments(x, cols));
+    return {T(0), 0, sum_squares(x, cols)};
   }
-  std::copy_n(scale, rows, rstd);
-  if constexpr (centered)
-    for (Index r = 0; r < rows; ++r) mean[r] = static_cast<T>(of_row[r].mean());
-  for (Index r = 0; r < rows; ++r) {
-    const Index at = traits.at(r, cols);
-    scale_row<centered>(y + r * cols, x + r * cols, of_row[r].center, scale[r], shift[r],
-                        gamma ? gamma + at : nullptr, beta ? beta + at : nullptr, cols,
-                        traits.past_caches);
-  }
+  const T pivot = row_pivot<centered>(x, cols);
+  return row_moments<centered>(sum_distances<RowSums<centered, T>>(x, cols, 1, 0, pivot), pivot, x,
+                               cols);
 }
 
-/// The same for any number of rows.
+/// gamma or, for null, ones; beta or, for null, zeros: so that no loop has to ask.
+template <class T>
+class ColumnParameters {
+ public:
+  ColumnParameters(const T* parameter, T otherwise, Index cols)
+      : own_(parameter ? 0 : cols), numbers_(parameter ? parameter : own_.data()) {
+    if (!parameter) std::fill_n(own_.data(), cols, otherwise);
+  }
+  const T* numbers() const { return numbers_; }
+
+ private:
+  Scratch<T> own_;
+  const T* numbers_;
+};
+
+/// y of one row: x normalised, then gamma and beta of each column.
 template <bool centered, class T>
-void normalize_block_by_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
-                              Index rows, Index cols, double eps, const RowTraits& traits = {}) {
-  const Index block = rows_of_block(cols);
-  for (Index row = 0; row < rows; row += block)
-    normalize_row_block<centered>(y + row * cols, centered ? mean + row : nullptr, rstd + row,
-                                  x + row * cols, gamma, beta, std::min(block, rows - row), cols,
-                                  eps, traits.from(row));
+struct RowMap {
+  using P = Pack<T>;
+  const T *x, *gamma, *beta;
+  P center, scale, shift;
+
+  RowMap(const T* x_, const T* gamma_, const T* beta_, const PieceMoments<T>& of, double deviation)
+      : x(x_),
+        gamma(gamma_),
+        beta(beta_),
+        center(of.center),
+        scale(static_cast<T>(deviation)),
+        shift(static_cast<T>(-of.rest * deviation)) {}
+
+  template <class Load>
+  MINNOW_INLINE P operator()(const Load& load, Index i) const {
+    const P value = load(x + i),
+            xhat = centered ? fma(value - center, scale, shift) : value * scale;
+    return fma(xhat, load(gamma + i), load(beta + i));
+  }
+};
+
+/// The longest rows of which two, that which is written and the next, stay in the first-level cache.
+inline constexpr Index most_ahead = moment_piece / 2;
+
+/// For a loop that has nothing to add up.
+template <class T>
+struct NoSums {
+  MINNOW_INLINE void add_four(const T*, Pack<T>) {}
+};
+
+/// Writes a row and, in the same loop, adds the distances from `center` of the numbers from `next`
+/// on to `sums`, but for what is less than four packs in the end.
+template <class Sums, class T, class Map>
+MINNOW_INLINE void write_row(T* y, Index cols, const Map& map, bool past_caches, const T* next,
+                             Pack<T> center, Sums& sums) {
+  using P = Pack<T>;
+  constexpr Index W = P::width;
+  Index written = 0;
+  with_store(past_caches, y, [&](const auto& store) {
+    // Copies, which stay in registers.
+    const auto load = [](const T* from) { return P::load(from); };
+    const Map of = map;
+    Sums own = sums;
+    Index i = 0;
+    for (; i + 4 * W <= cols; i += 4 * W) {
+      own.add_four(next + i, center);
+      MINNOW_UNROLL
+      for (Index k = 0; k < 4; ++k) store(of(load, i + k * W), y + i + k * W);
+    }
+    for (; i + W <= cols; i += W) store(of(load, i), y + i);
+    sums = own;
+    written = i;
+  });
+  if (const Index rest = cols - written; rest > 0)
+    map([rest](const T* from) { return P::load(from, rest); }, written).store(y + written, rest);
+}
+
+/// y = (x - mean) * rstd * gamma + beta along `rows` rows of `cols` > 0 numbers; writes mean and
+/// rstd [rows], too. gamma, beta [period, cols] may be null; y may be x. Not centered, mean is
+/// neither used nor written.
+///
+/// While a row is written, the next one is added up: one loop that reads and writes without a pause,
+/// where two loops would take turns at waiting for memory, and a row's last sums, its division and
+/// its root have a whole row's time.
+template <bool centered, class T>
+void normalize_row_by_row(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
+                          Index rows, Index cols, double eps, const RowTraits& traits = {}) {
+  using P = Pack<T>;
+  if (rows == 0) return;
+  const ColumnParameters<T> gammas(gamma, T(1), cols), betas(beta, T(0), cols);
+  const double per_col = 1 / static_cast<double>(cols);
+  PieceMoments<T> of_row = row_moments<centered>(x, cols);
+  for (Index row = 0; row < rows; ++row) {
+    const double deviation = 1 / std::sqrt(of_row.m2 * per_col + eps);
+    rstd[row] = static_cast<T>(deviation);
+    if constexpr (centered) mean[row] = static_cast<T>(of_row.mean());
+    const Index at = traits.at(row, cols);
+    const T *from = x + row * cols, *next = from + cols;
+    T* to = y + row * cols;
+    const RowMap<centered, T> map(from, gammas.numbers() + (gamma ? at : 0),
+                                  betas.numbers() + (beta ? at : 0), of_row, deviation);
+    if (row + 1 == rows || cols > most_ahead) {
+      NoSums<T> none;
+      write_row(to, cols, map, traits.past_caches, next, P::zero(), none);
+      if (row + 1 < rows) of_row = row_moments<centered>(next, cols);
+      continue;
+    }
+    const T pivot = row_pivot<centered>(next, cols);
+    const P center(pivot);
+    FourSums<RowSums<centered, T>, T> sums;
+    write_row(to, cols, map, traits.past_caches, next, center, sums);
+    const Index rest = cols % (4 * P::width);
+    sums.add_rest(next + cols - rest, rest, center);
+    of_row = row_moments<centered>(sums.total(), pivot, next, cols);
+  }
 }
 
 /// Adds the shares of R rows, each `stride` behind the one before it, to the gradients of gamma and

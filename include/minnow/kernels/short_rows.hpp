@@ -200,7 +200,7 @@ MINNOW_INLINE void for_sets(Index count, const F& f) {
   if (j < count) f(j, std::integral_constant<int, 1>());
 }
 
-/// normalize_row_block for one full block.
+/// normalize_row_by_row for one full block.
 template <bool centered, class T>
 void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
                      const ShortRows<T>& shape, double eps) {
@@ -215,8 +215,8 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
                                           gamma, beta, shape.cols, static_cast<T>(eps));
   });
   if (!(sum(overflow) == 0)) [[unlikely]]
-    return normalize_block_by_block<centered>(y, mean, rstd, x, gamma, beta, shape.rows, shape.cols,
-                                              eps);
+    return normalize_row_by_row<centered>(y, mean, rstd, x, gamma, beta, shape.rows, shape.cols,
+                                          eps);
   from_lanes(y, lanes, shape.pitch, shape.pitch);
   if constexpr (centered) row_values_from_lanes(mean, means, shape.k);
   row_values_from_lanes(rstd, rstds, shape.k);
@@ -241,28 +241,15 @@ void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T
   if (dx) from_lanes(dx, dy_lanes, shape.pitch, shape.pitch);
 }
 
-/// gamma or, for null, ones; beta or, for null, zeros: so that no loop has to ask.
-template <class T>
-struct ColumnParameters {
-  T numbers[ShortRows<T>::most_cols];
-
-  ColumnParameters(const T* parameter, T otherwise, Index cols) {
-    if (parameter)
-      std::copy_n(parameter, cols, numbers);
-    else
-      std::fill_n(numbers, cols, otherwise);
-  }
-};
-
-/// normalize_row_block for all rows of x [rows, cols]. Not centered, mean is null.
+/// normalize_row_by_row for all rows of x [rows, cols]. Not centered, mean is null.
 template <bool centered, class T>
 void normalize_short_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
                           Index rows, Index cols, double eps) {
   const ShortRows<T> shape(cols);
   const ColumnParameters<T> gammas(gamma, T(1), cols), betas(beta, T(0), cols);
   const auto block = [&](T* y_block, T* means, T* rstds, const T* x_block) {
-    normalize_block<centered>(y_block, means, rstds, x_block, gammas.numbers, betas.numbers, shape,
-                              eps);
+    normalize_block<centered>(y_block, means, rstds, x_block, gammas.numbers(), betas.numbers(),
+                              shape, eps);
   };
   parallel_chunks((rows + shape.rows - 1) / shape.rows, shape.size, [&](Index begin, Index end) {
     for (Index row = begin * shape.rows; row < std::min(rows, end * shape.rows);
@@ -301,7 +288,7 @@ void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
     const auto block = [&](T* dx_block, const T* dy_block, const T* x_block, const T* means,
                            const T* rstds) {
       gradient_block<centered>(dx_block, sums, sums + cols * W, dy_block, x_block, means, rstds,
-                               gammas.numbers, shape);
+                               gammas.numbers(), shape);
     };
     const Index last = std::min(rows, chunks.end(chunk) * shape.rows);
     for (Index row = chunks.begin(chunk) * shape.rows; row < last; row += shape.rows) {
