@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
@@ -72,6 +73,49 @@ bool normalize_small_groups(T* y, T* mean, T* rstd, const T* x, const T* gamma, 
   return true;
 }
 
+/// How images consist of groups of so many channels, each a plane of hw numbers.
+struct GroupSizes {
+  Index channels, hw, groups;
+
+  Index run() const { return channels * hw; }
+};
+
+/// group_norm_forward for the groups [begin, end) of all images, whose planes are of a pack or more.
+///
+/// While a group is written, the next one is added up, as in normalize_row_by_row, if both stay in
+/// the first-level cache.
+template <class T>
+void normalize_groups(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
+                      Index begin, Index end, const GroupSizes& sizes, double eps,
+                      bool past_caches) {
+  const Index run = sizes.run();
+  const bool in_turns = run <= most_ahead;
+  // From memory, unlike from the caches, a group comes faster for being asked for ahead.
+  const auto moments_of = [&](Index group) {
+    const T* from = x + group * run;
+    return in_turns ? MomentsInTurns<T>(from, run).finish()
+                    : PieceMoments<T>(moments(from, run, 1, 0, past_caches ? run : 0));
+  };
+  std::optional<MomentsInTurns<T>> next;
+  for (Index i = begin; i < end; ++i) {
+    const PieceMoments<T> of_group = next ? next->finish() : moments_of(i);
+    const double average = of_group.mean(),
+                 deviation = 1 / std::sqrt(of_group.m2 / static_cast<double>(run) + eps);
+    mean[i] = static_cast<T>(average);
+    rstd[i] = static_cast<T>(deviation);
+    next.reset();
+    if (in_turns && i + 1 < end) next.emplace(x + (i + 1) * run, run);
+    const auto of_plane = [&](Index plane) {
+      if (next) next->add_until((plane + 1) * sizes.hw);
+      const Index ch = i % sizes.groups * sizes.channels + plane;
+      return make_affine<T>(average, deviation, gamma ? static_cast<double>(gamma[ch]) : 1,
+                            beta ? static_cast<double>(beta[ch]) : 0);
+    };
+    map_planes(y + i * run, sizes.channels, sizes.hw, past_caches, of_plane,
+               typename Affine<T>::Map{x + i * run});
+  }
+}
+
 }  // namespace detail
 
 /// Normalises each group of c / groups channels of each image.
@@ -100,21 +144,8 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
       return detail::normalize_row_by_row<true>(y + begin * run, mean + begin, rstd + begin,
                                                 x + begin * run, gammas, betas, end - begin, run,
                                                 eps, {groups, begin, past_caches});
-    for (Index i = begin; i < end; ++i) {
-      const Index group = i % groups;
-      // From memory, unlike from the caches, a group comes faster for being asked for ahead.
-      const Moments part = moments(x + i * run, run, 1, 0, past_caches ? run : 0);
-      const double r = 1 / std::sqrt(part.variance() + eps);
-      mean[i] = static_cast<T>(part.mean);
-      rstd[i] = static_cast<T>(r);
-      const auto of_plane = [&](Index plane) {
-        const Index ch = group * channels + plane;
-        return detail::make_affine<T>(part.mean, r, gamma ? static_cast<double>(gamma[ch]) : 1,
-                                      beta ? static_cast<double>(beta[ch]) : 0);
-      };
-      detail::map_planes(y + i * run, channels, hw, past_caches, of_plane,
-                         typename detail::Affine<T>::Map{x + i * run});
-    }
+    detail::normalize_groups(y, mean, rstd, x, gamma, beta, begin, end, {channels, hw, groups}, eps,
+                             past_caches);
   });
 }
 

@@ -243,6 +243,37 @@ MINNOW_INLINE PieceMoments<T> finish_moments(const DistanceSums<T>& sums, T pivo
   return pass.moments(pivot);
 }
 
+/// The moments of one piece of contiguous numbers that are added up a stretch at a time, between
+/// other things: while the piece before it is written.
+template <class T>
+class MomentsInTurns {
+ public:
+  MomentsInTurns(const T* x, Index count)
+      : x_(x), count_(count), pivot_(find_pivot(x, count, 1, 0)) {}
+
+  /// Adds what lies before `end`, in whole steps.
+  MINNOW_INLINE void add_until(Index end) {
+    constexpr Index four = 4 * Pack<T>::width;
+    const Pack<T> center(pivot_);
+    auto sums = sums_;
+    Index i = at_;
+    for (; i + four <= end; i += four) sums.add_four(x_ + i, center);
+    sums_ = sums;
+    at_ = i;
+  }
+  MINNOW_INLINE PieceMoments<T> finish() {
+    add_until(count_);
+    sums_.add_rest(x_ + at_, count_ - at_, Pack<T>(pivot_));
+    return finish_moments(sums_.total(), pivot_, x_, count_, 1, 0);
+  }
+
+ private:
+  const T* x_;
+  Index count_, at_ = 0;
+  T pivot_;
+  FourSums<DistanceSums<T>, T> sums_;
+};
+
 /// The moments of one piece. Unless `ahead` is 0, what lies so far behind is fetched meanwhile.
 template <class T>
 MINNOW_INLINE PieceMoments<T> piece_moments(const T* x, Index count, Index runs, Index stride,
