@@ -262,6 +262,7 @@ TEST_CASE_TEMPLATE("infinities and NaN go through as the arithmetic has it", T, 
   all(clamp(everywhere(nan), -1, 1), nan);
   all(clamp(everywhere(-inf), -1, 1), -1);
   all(clamp(everywhere(inf), -1, 1), 1);
+  for (const T x : {T(-3), T(0), T(3)}) all(clamp(everywhere(x), 2, -2), -2);
   all(exp(everywhere(-inf)), 0);
   all(exp(everywhere(inf)), inf);
   all(log(everywhere(0)), -inf);

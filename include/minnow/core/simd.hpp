@@ -297,6 +297,12 @@ MINNOW_INLINE Pack<T, vector> keep_at_least(Pack<T, vector> a, const std::uint32
   return V(Eigen::internal::pand(a.raw, bits.raw));
 }
 
+/// The first `count` <= width numbers from an address; the other lanes are zero.
+template <class T>
+MINNOW_INLINE Pack<T> load_lanes(const T* from, Index count) {
+  return count == Pack<T>::width ? Pack<T>::load(from) : Pack<T>::load(from, count);
+}
+
 /// Keeps the compiler from loading `a` once for each of its uses: a pack read at an unaligned
 /// address costs two accesses, so a value with several uses belongs in a register.
 template <class T, bool vector>

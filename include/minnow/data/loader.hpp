@@ -204,7 +204,7 @@ class Epoch {
 ///
 /// Epochs count from 0; each loop advances the count, and `set_epoch` resumes it.
 ///
-/// Errors: ShapeError where labels and inputs differ in number, or where the options leave no
+/// Errors: ShapeError where labels and inputs differ in number; Error where the options leave no
 /// batch. What a transform throws arrives in the loop, from a thread as well.
 ///
 ///     data::DataLoader loader(train, {.batch_size = 128, .shuffle = true, .drop_last = true,
@@ -261,8 +261,7 @@ class DataLoader {
   /// The number of the epoch that the next loop runs.
   Index epoch() const { return epoch_; }
   void set_epoch(Index epoch) {
-    check<ShapeError>(epoch >= 0 && epoch <= Index{0xFFFFFFFF}, "DataLoader: there is no epoch ",
-                      epoch);
+    check(epoch >= 0 && epoch <= Index{0xFFFFFFFF}, "DataLoader: there is no epoch ", epoch);
     epoch_ = static_cast<std::uint32_t>(epoch);
   }
 
@@ -274,14 +273,13 @@ class DataLoader {
     check<ShapeError>(inputs.rank() >= 1 && labels.rank() == 1 && inputs.size(0) == labels.size(0),
                       "DataLoader: inputs of shape ", inputs.shape(), " and labels of shape ",
                       labels.shape(), "; expected [N, ...] and [N]");
-    check<ShapeError>(options.batch_size >= 1, "DataLoader: batch_size is ", options.batch_size,
-                      ", expected at least 1");
-    check<ShapeError>(options.prefetch >= 0, "DataLoader: prefetch is ", options.prefetch,
-                      ", expected 0 or the number of batches to prepare ahead");
-    check<ShapeError>(!options.drop_last || labels.size() >= options.batch_size,
-                      "DataLoader: drop_last with ", "a batch_size of ", options.batch_size,
-                      " leaves nothing of ", labels.size(),
-                      " samples; make batches smaller or keep the last one");
+    check(options.batch_size >= 1, "DataLoader: batch_size is ", options.batch_size,
+          ", expected at least 1");
+    check(options.prefetch >= 0, "DataLoader: prefetch is ", options.prefetch,
+          ", expected 0 or the number of batches to prepare ahead");
+    check(!options.drop_last || labels.size() >= options.batch_size, "DataLoader: drop_last with ",
+          "a batch_size of ", options.batch_size, " leaves nothing of ", labels.size(),
+          " samples; make batches smaller or keep the last one");
     for (const Transform& transform : options.transforms)
       check(static_cast<bool>(transform), "DataLoader: one of the transforms is empty");
     auto source = std::make_shared<detail::LoaderSource>();

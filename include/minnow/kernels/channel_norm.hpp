@@ -200,8 +200,8 @@ void batch_moments(double* mean, double* variance, const T* x, Index n, Index c,
         detail::sum_packs<T>(
             to, to_squares, images, cols,
             [&](Pack<T>& sum, Pack<T>& sum_squares, Index row, Index col, Index lanes) {
-              const Pack<T> distance = detail::load_lanes(from + row * blocks.cols + col, lanes) -
-                                       detail::load_lanes(col_pivot + first + col, lanes);
+              const Pack<T> distance = load_lanes(from + row * blocks.cols + col, lanes) -
+                                       load_lanes(col_pivot + first + col, lanes);
               sum += distance;
               sum_squares = fma(distance, distance, sum_squares);
             });
@@ -244,11 +244,11 @@ void batch_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const
             to, to_xhat, images, cols,
             [&](Pack<T>& sum, Pack<T>& sum_xhat, Index row, Index col, Index lanes) {
               const Index i = at + row * blocks.cols + col;
-              const Pack<T> g = detail::load_lanes(dy + i, lanes),
-                            m = detail::load_lanes(col_mean + first + col, lanes),
-                            r = detail::load_lanes(col_rstd + first + col, lanes);
+              const Pack<T> g = load_lanes(dy + i, lanes),
+                            m = load_lanes(col_mean + first + col, lanes),
+                            r = load_lanes(col_rstd + first + col, lanes);
               sum += g;
-              sum_xhat = fma(g, (detail::load_lanes(x + i, lanes) - m) * r, sum_xhat);
+              sum_xhat = fma(g, (load_lanes(x + i, lanes) - m) * r, sum_xhat);
             });
       },
       [&](double* to, double* to_xhat, Index image, Index images, Index first, Index channels) {

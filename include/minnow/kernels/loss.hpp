@@ -119,10 +119,9 @@ void cross_entropy_backward(T* dx, const T* dloss, Index step, const T* log_p,
         const V sum(static_cast<T>(g * (targets.own(o) + spread * weights)));
         const V each(static_cast<T>(g * spread));
         detail::fill_packs<V>(to, classes, [&](Index c, Index count) {
-          const V p = exp(detail::load_lanes<V>(from + c, count)) * sum;
+          const V p = exp(load_lanes(from + c, count)) * sum;
           if (spread == 0) return p;
-          return p -
-                 (targets.weight ? detail::load_lanes<V>(targets.weight + c, count) * each : each);
+          return p - (targets.weight ? load_lanes(targets.weight + c, count) * each : each);
         });
         take_own(to, o);
         continue;
@@ -139,7 +138,7 @@ void cross_entropy_backward(T* dx, const T* dloss, Index step, const T* log_p,
         for (Index c = 0; c < classes; ++c) {
           const Index at = c * inner + i;
           const V share = each * V(static_cast<T>(targets.weight_of(c)));
-          const V out = exp(detail::load_lanes<V>(from + at, count)) * sums - share;
+          const V out = exp(load_lanes(from + at, count)) * sums - share;
           count == width ? out.store(to + at) : out.store(to + at, count);
         }
         for (Index j = 0; j < count; ++j) take_own(to + i + j, o * inner + i + j);

@@ -55,12 +55,6 @@ MINNOW_INLINE void for_pieces(Index count, Index runs, Index stride, const F& f)
       f(run * stride + i, std::min(moment_piece, count - i), Index{1});
 }
 
-/// The first `lanes` <= width numbers from an address; the other lanes are zero.
-template <class T>
-MINNOW_INLINE Pack<T> load_lanes(const T* from, Index lanes) {
-  return lanes == Pack<T>::width ? Pack<T>::load(from) : Pack<T>::load(from, lanes);
-}
-
 /// Sums over a set of numbers, lane by lane, of their distances d from a center and of d^2.
 template <class T>
 struct DistanceSums {

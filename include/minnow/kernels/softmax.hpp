@@ -52,11 +52,6 @@ MINNOW_INLINE void fill_packs(T* y, Index size, const F& f) {
   if (i < size) f(i, size - i).store(y + i, size - i);
 }
 
-template <class V, class T>
-MINNOW_INLINE V load_lanes(const T* from, Index count) {
-  return count == V::width ? V::load(from) : V::load(from, count);
-}
-
 template <bool logarithm, class T>
 void softmax_row(T* y, const T* x, Index size) {
   using V = Pack<T>;
@@ -67,18 +62,18 @@ void softmax_row(T* y, const T* x, Index size) {
   if (i < size) largest = max(largest, first_lanes(V::load(x + i, size - i), size - i, V(lowest)));
   const V top(max(largest));
   const double total = sum_packs<V>(size, [&](Index at, Index count) {
-    const V e = exp(load_lanes<V>(x + at, count) - top);
+    const V e = exp(load_lanes(x + at, count) - top);
     if constexpr (!logarithm) count == V::width ? e.store(y + at) : e.store(y + at, count);
     return e;
   });
   if constexpr (logarithm) {
     const V shift(static_cast<T>(std::log(total)));
-    fill_packs<V>(
-        y, size, [&](Index at, Index count) { return load_lanes<V>(x + at, count) - top - shift; });
+    fill_packs<V>(y, size,
+                  [&](Index at, Index count) { return load_lanes(x + at, count) - top - shift; });
   } else {
     const V scale(static_cast<T>(1 / total));
     fill_packs<V>(y, size,
-                  [&](Index at, Index count) { return load_lanes<V>(y + at, count) * scale; });
+                  [&](Index at, Index count) { return load_lanes(y + at, count) * scale; });
   }
 }
 
@@ -86,12 +81,12 @@ template <bool logarithm, class T>
 void softmax_backward_row(T* dx, const T* dy, const T* y, Index size) {
   using V = Pack<T>;
   const double total = sum_packs<V>(size, [&](Index at, Index count) {
-    const V dv = load_lanes<V>(dy + at, count);
-    return logarithm ? dv : dv * load_lanes<V>(y + at, count);
+    const V dv = load_lanes(dy + at, count);
+    return logarithm ? dv : dv * load_lanes(y + at, count);
   });
   const V mean(static_cast<T>(total));
   fill_packs<V>(dx, size, [&](Index at, Index count) {
-    const V v = load_lanes<V>(y + at, count), dv = load_lanes<V>(dy + at, count);
+    const V v = load_lanes(y + at, count), dv = load_lanes(dy + at, count);
     return logarithm ? dv - exp(v) * mean : v * (dv - mean);
   });
 }
@@ -117,18 +112,18 @@ void softmax_columns(T* y, const T* x, Index size, Index pitch, Index count) {
     count == V::width ? v.store(y + a * pitch) : v.store(y + a * pitch, count);
   };
   V top(-std::numeric_limits<T>::infinity());
-  for (Index a = 0; a < size; ++a) top = max(top, load_lanes<V>(x + a * pitch, count));
+  for (Index a = 0; a < size; ++a) top = max(top, load_lanes(x + a * pitch, count));
   const V total = sum_down<V>(size, [&](Index a) {
-    const V e = exp(load_lanes<V>(x + a * pitch, count) - top);
+    const V e = exp(load_lanes(x + a * pitch, count) - top);
     if constexpr (!logarithm) store(e, a);
     return e;
   });
   const V end = logarithm ? log(total) : V(1) / total;
   for (Index a = 0; a < size; ++a) {
     if constexpr (logarithm)
-      store(load_lanes<V>(x + a * pitch, count) - top - end, a);
+      store(load_lanes(x + a * pitch, count) - top - end, a);
     else
-      store(load_lanes<V>(y + a * pitch, count) * end, a);
+      store(load_lanes(y + a * pitch, count) * end, a);
   }
 }
 
@@ -137,11 +132,11 @@ void softmax_backward_columns(T* dx, const T* dy, const T* y, Index size, Index 
                               Index count) {
   using V = Pack<T>;
   const V mean = sum_down<V>(size, [&](Index a) {
-    const V dv = load_lanes<V>(dy + a * pitch, count);
-    return logarithm ? dv : dv * load_lanes<V>(y + a * pitch, count);
+    const V dv = load_lanes(dy + a * pitch, count);
+    return logarithm ? dv : dv * load_lanes(y + a * pitch, count);
   });
   for (Index a = 0; a < size; ++a) {
-    const V v = load_lanes<V>(y + a * pitch, count), dv = load_lanes<V>(dy + a * pitch, count);
+    const V v = load_lanes(y + a * pitch, count), dv = load_lanes(dy + a * pitch, count);
     const V out = logarithm ? dv - exp(v) * mean : v * (dv - mean);
     count == V::width ? out.store(dx + a * pitch) : out.store(dx + a * pitch, count);
   }

@@ -205,16 +205,19 @@ Variable<T> maximum(const Variable<T>& x, const Variable<T>& y) {
       [=](Pack<T> dz, Pack<T> a, Pack<T> b) { return share(dz, b, a); });
 }
 
-/// x, but at least `low` and at most `high`; NaN stays NaN. The gradient is 0 where x was changed.
+/// x, but at least `low` and at most `high`, which is the stronger where low is larger; NaN stays
+/// NaN. The gradient is 0 where x was changed.
 template <class T>
 Variable<T> clamp(const Variable<T>& x, detail::Scalar<T> low, detail::Scalar<T> high) {
-  const auto limit = [=](Pack<T> a, Pack<T> below, Pack<T> within, Pack<T> above) {
-    return select_less(a, Pack<T>(low), below, select_less(Pack<T>(high), a, above, within));
-  };
+  using P = Pack<T>;
   return detail::unary(
-      "clamp", x, 1, [=](Pack<T> a) { return limit(a, Pack<T>(low), a, Pack<T>(high)); },
-      [=](Pack<T> dy, Pack<T> a, Pack<T>) {
-        return limit(a, Pack<T>::zero(), dy, Pack<T>::zero());
+      "clamp", x, 1,
+      [=](P a) {
+        const P raised = select_less(a, P(low), P(low), a);
+        return select_less(P(high), raised, P(high), raised);
+      },
+      [=](P dy, P a, P) {
+        return select_less(a, P(low), P::zero(), select_less(P(high), a, P::zero(), dy));
       });
 }
 
