@@ -2,9 +2,12 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <filesystem>
+#include <mutex>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "datasets.hpp"
@@ -310,6 +313,50 @@ TEST_CASE("a file that cannot be written says so") {
   CHECK(attempt({"good"}).find("file.gz.part: cannot be written") == 0);
 }
 
+TEST_CASE("of two that download the same file, one waits and finds it") {
+  Attempt attempt([](const std::string&, int) { return Answer{.body = file().compressed}; });
+  std::mutex mutex;
+  std::vector<std::string> notices;
+  attempt.options.notice = [&](const std::string& notice) {
+    const std::lock_guard lock(mutex);
+    notices.push_back(notice);
+  };
+  // The first is held up until the second has asked for its turn.
+  attempt.options.progress = [&](const data::DownloadProgress&) {
+    for (int i = 0; i < 100; ++i) {
+      {
+        const std::lock_guard lock(mutex);
+        if (!notices.empty()) return;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  };
+  std::string errors[2];
+  std::thread other([&] { errors[0] = attempt({"good"}); });
+  errors[1] = attempt({"good"});
+  other.join();
+  CHECK(errors[0] == "");
+  CHECK(errors[1] == "");
+  CHECK(attempt.clean());
+  CHECK(attempt.server.requests() == Requests{{"good", 0}});
+  REQUIRE(notices.size() == 1);
+  CHECK(notices[0].ends_with(": waiting for another program that downloads into its folder"));
+}
+
+TEST_CASE("a mirror may be a folder of this machine, with any characters in its name") {
+  const TemporaryDirectory directory;
+  const std::string folder = directory / "50 % of süß";
+  std::filesystem::create_directory(folder);
+  write_file(folder + "/file.gz", file().compressed);
+  const std::string path = directory / "file.gz";
+  data::download_file(path, {data::detail::mirror_url(folder) + "/file.gz"}, file().content.size(),
+                      file().crc);
+  CHECK(read_file(path) == file().compressed);
+  CHECK(error_of<DataError>([&] {
+          data::download_file(path, {data::detail::mirror_url(folder) + "/none"}, 1, 0);
+        }).find("online") == std::string::npos);
+}
+
 TEST_CASE("a data set of four files is fetched from the first mirror that has each") {
   // The lengths are all that is known of KMNIST, and zeros compress well.
   const TemporaryDirectory mirror;
@@ -341,11 +388,15 @@ TEST_CASE("a data set of four files is fetched from the first mirror that has ea
   CHECK(server.requests().size() == 8);
   CHECK(notices.size() == 5);
 
-  // What is right stays, what is not is fetched again.
-  const std::string directory = train.source();
+  // What is right stays, what is not is fetched again, and hides nothing.
+  const std::string directory = train.source(), plain = directory + "/train-images-idx3-ubyte";
   write_file(directory + "/t10k-images-idx3-ubyte.gz", "damaged");
+  write_file(plain, "cut short");
   downloader(data::Dataset::kmnist, directory);
-  CHECK(server.requests().size() == 10);
+  CHECK(server.requests().size() == 12);
+  CHECK(read_file(plain + ".bad") == "cut short");
+  CHECK(data::MNIST(data::Split::train, {.dataset = data::Dataset::kmnist, .root = directory})
+            .size() == 60000);
   CHECK(data::MNIST(data::Split::test, {.dataset = data::Dataset::kmnist, .root = directory})
             .size() == 10000);
 }

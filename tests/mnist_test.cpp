@@ -137,6 +137,19 @@ TEST_CASE(
     }
   }
   const TemporaryDirectory directory;
+  // A folder of a file's name, as some archives have it, is no file.
+  std::filesystem::create_directory(directory / "train-images-idx3-ubyte");
+  std::filesystem::create_directory(directory / "train-labels-idx1-ubyte");
+  data::write_idx(directory / "train-images.idx3-ubyte", Tensor<std::uint8_t>::zeros({3, 28, 28}));
+  data::write_idx(directory / "train-labels.idx1-ubyte", Tensor<std::uint8_t>::zeros({3}));
+  CHECK(data::MNIST(Split::train, {.root = directory.path()}).size() == 3);
+  data::write_idx(directory / "train-images.idx3-ubyte", Tensor<std::uint8_t>::zeros({0, 28, 28}));
+  data::write_idx(directory / "train-labels.idx1-ubyte", Tensor<std::uint8_t>::zeros({0}));
+  CHECK(error_in(directory.path()).ends_with("train-labels.idx1-ubyte: holds no labels"));
+}
+
+TEST_CASE("torchvision's folders are looked into, each for its own data set") {
+  const TemporaryDirectory directory;
   write_training(directory / "FashionMNIST/raw");
   CHECK(data::MNIST(Split::train, {.dataset = Dataset::fashion, .root = directory.path()}).size() ==
         5);
@@ -305,7 +318,7 @@ TEST_CASE("files that are there but wrong are an error, also in a place of the s
       "data/train-labels-idx1-ubyte: not an IDX file: it begins with 6A 75 6E 6B"));
   std::filesystem::remove("data/train-labels-idx1-ubyte");
   std::filesystem::create_directory("data/train-labels-idx1-ubyte");
-  CHECK(error() == "data/train-labels-idx1-ubyte: cannot be read: Is a directory");
+  CHECK(error().find("data: has no train-labels-idx1-ubyte") != std::string::npos);
 }
 
 TEST_CASE("every published file is known by its length and checksum") {

@@ -135,11 +135,25 @@ TEST_CASE("a bar uses colours and wide characters only where they are wanted") {
   }
 }
 
-TEST_CASE("a pass of nothing has a bar too") {
+TEST_CASE("where nobody knows how many there are, the bar claims no share and no time") {
   Screen screen;
-  train::ProgressBar bar(screen.terminal(true), "epoch", 0, "images", screen.clock());
-  bar.update(0);
-  CHECK(shown(screen.contents()).find("100 %") != std::string::npos);
+  train::ProgressBar bar(screen.terminal(true), "file", 0, "KB", screen.clock());
+  screen.now += 2;
+  bar.update(500);
+  CHECK(shown(screen.contents()) ==
+        "file  ------------------------------    - %  250 KB/s  ETA -:--");
+}
+
+TEST_CASE("what was done before counts for the share, not for the rate; more than all takes 0:00") {
+  Screen screen;
+  train::ProgressBar bar(screen.terminal(true), "file", 1000, "KB", screen.clock());
+  bar.resume_at(800);
+  screen.now += 2;
+  bar.update(900);
+  CHECK(shown(screen.contents()).find(" 90 %  50 KB/s  ETA 0:02") != std::string::npos);
+  screen.now += 2;
+  bar.update(1200);
+  CHECK(shown(screen.contents()).find("ETA 0:00") != std::string::npos);
 }
 
 TEST_CASE("durations are read as on a clock") {

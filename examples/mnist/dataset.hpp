@@ -68,6 +68,7 @@ inline data::Downloader downloader(const Options& options, const std::atomic<boo
       display->url = progress.url;
       display->bar.emplace(display->terminal, display->url.substr(display->url.rfind('/') + 1),
                            total / kilobyte, "KB");
+      display->bar->resume_at(received / kilobyte);
     }
     if (display->bar) display->bar->update(received / kilobyte);
     if (received == total) display->bar.reset();

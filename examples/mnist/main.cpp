@@ -146,6 +146,8 @@ int main(const Options& options) {
         stderr);
     good_enough = false;
   }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    throw Error("the results cannot be written to the standard output");
   if (stop) return exit_interrupted;
   return good_enough ? 0 : exit_failure;
 }

@@ -62,7 +62,7 @@ inline Recipe default_recipe(Norm norm) {
     case Norm::group:
       return {15, 128, "sgd", 0.1, "onecycle", "light", 0.01};
     case Norm::layer:
-      return {20, 64, "adam", 0.01, "onecycle", "gentle", 0.01};
+      return {20, 64, "adam", 0.01, "onecycle", "light", 0.01};
   }
   throw Error("default_recipe: no such norm");
 }

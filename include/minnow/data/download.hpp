@@ -5,6 +5,9 @@
 
 #include <curl/curl.h>
 
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <exception>
@@ -15,6 +18,12 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#if !defined(_WIN32)
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+#endif
 
 #include "minnow/data/gzip.hpp"
 #include "minnow/data/paths.hpp"
@@ -36,7 +45,8 @@ struct DownloadProgress {
 };
 
 struct DownloadOptions {
-  /// Addresses of folders that hold the files, tried one after the other. Empty: `dataset_mirrors`.
+  /// Addresses of folders that hold the files, or folders of this machine, tried one after the
+  /// other. Empty: `dataset_mirrors`.
   std::vector<std::string> mirrors = {};
   /// Called several times a second while data arrive, and once at the end of each file.
   std::function<void(const DownloadProgress&)> progress = nullptr;
@@ -232,15 +242,72 @@ inline std::string content_problem(const std::string& path, std::uint64_t bytes,
   }
 }
 
+/// A moment's wait for `what`, in which the download may be cancelled.
+inline void wait_a_moment(const DownloadOptions& options, const std::string& what) {
+  check<DownloadCancelled>(!options.cancelled || !options.cancelled(), what,
+                           ": the download was cancelled");
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+}
+
 /// Waits before another attempt.
 inline void pause(const DownloadOptions& options, const std::string& url) {
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + std::chrono::duration<double>(options.retry_delay);
-  while (Clock::now() < end) {
-    check<DownloadCancelled>(!options.cancelled || !options.cancelled(), url,
-                             ": the download was cancelled");
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  while (Clock::now() < end) wait_a_moment(options, url);
+}
+
+/// Keeps other programs, and threads, from downloading into the folder of `path` meanwhile, where
+/// the system can: they would write to the same .part.
+class FolderLock {
+ public:
+#if defined(_WIN32)
+  FolderLock(const std::string&, const DownloadOptions&) {}
+  bool waited() const { return false; }
+#else
+  FolderLock(const std::string& path, const DownloadOptions& options) {
+    const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+    folder_ = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_CLOEXEC);
+    while (folder_ >= 0 && flock(folder_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      if (!waited_ && options.notice)
+        options.notice(text(path, ": waiting for another program that downloads into its folder"));
+      waited_ = true;
+      try {
+        wait_a_moment(options, path);
+      } catch (...) {
+        close(folder_);
+        throw;
+      }
+    }
   }
+  ~FolderLock() {
+    if (folder_ >= 0) close(folder_);
+  }
+  /// True if somebody else was at work before.
+  bool waited() const { return waited_; }
+#endif
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+#if !defined(_WIN32)
+ private:
+  int folder_ = -1;
+  bool waited_ = false;
+#endif
+};
+
+/// The address of a mirror: of a folder of this machine, if it is none.
+inline std::string mirror_url(const std::string& mirror) {
+  if (mirror.find("://") != std::string::npos) return mirror;
+  std::string url = "file://";
+  for (const char c : std::filesystem::absolute(mirror).generic_string()) {
+    const auto byte = static_cast<unsigned char>(c);
+    constexpr std::string_view digits = "0123456789ABCDEF", plain = "/-_.~";
+    if ((byte < 128 && std::isalnum(byte)) || plain.find(c) != std::string_view::npos)
+      url += c;
+    else
+      (url += '%').append({digits[byte / 16], digits[byte % 16]});
+  }
+  return url;
 }
 
 }  // namespace detail
@@ -250,6 +317,9 @@ inline void pause(const DownloadOptions& options, const std::string& url) {
 /// get its name. Until then it grows as `path`.part, from where a broken or cancelled download goes
 /// on.
 ///
+/// One program at a time downloads into a folder; what another has got meanwhile is not fetched
+/// again.
+///
 /// Proxies are taken from the environment (https_proxy, no_proxy), as the program curl does.
 /// Errors: DataError with what was wrong at each address; DownloadCancelled.
 inline void download_file(const std::string& path, const std::vector<std::string>& urls,
@@ -257,6 +327,8 @@ inline void download_file(const std::string& path, const std::vector<std::string
                           const DownloadOptions& options = {}) {
   using Outcome = detail::Transfer::Outcome;
   const std::string part = path + ".part";
+  const detail::FolderLock lock(path, options);
+  if (lock.waited() && detail::content_problem(path, bytes, crc).empty()) return;
   std::string failures;
   for (const std::string& url : urls) {
     std::string problem;
@@ -276,7 +348,8 @@ inline void download_file(const std::string& path, const std::vector<std::string
       }
       if (outcome == Outcome::refused) break;
       if (outcome == Outcome::unusable) {
-        std::remove(part.c_str());
+        detail::check_file(std::remove(part.c_str()) == 0 || errno == ENOENT, part,
+                           "cannot be removed");
         // Its beginning may have been another mirror's: then once more, all from this one.
         if (!transfer.resuming()) break;
       } else if (++attempt <= options.retries) {
@@ -286,13 +359,18 @@ inline void download_file(const std::string& path, const std::vector<std::string
     failures += text("\n  ", url, ": ", problem);
     if (options.notice) options.notice(text(url, ": ", problem));
   }
-  throw DataError(
-      text(path, ": cannot be downloaded.", failures,
-           "\nIs this machine online? A proxy is taken from the variable https_proxy."));
+  const bool asks_network =
+      std::ranges::any_of(urls, [](const std::string& url) { return url.starts_with("http"); });
+  throw DataError(text(path, ": cannot be downloaded.", failures,
+                       asks_network
+                           ? "\nIs this machine online? A proxy is taken from the variable "
+                             "https_proxy."
+                           : ""));
 }
 
 /// Gets the four files of a data set into a directory, from the first mirror that serves each of
-/// them whole. Files that are there and right stay. Made for `MNISTOptions::download`:
+/// them whole. Files that are there and right stay; one that is wrong and would be found first gets
+/// the ending .bad. Made for `MNISTOptions::download`:
 ///
 ///     data::MNIST train(data::Split::train, {.download = data::Downloader({.progress = show})});
 class Downloader {
@@ -310,8 +388,17 @@ class Downloader {
       if (!there.empty() && detail::content_problem(there, file.bytes, file.crc).empty()) continue;
       std::vector<std::string> urls =
           options_.mirrors.empty() ? dataset_mirrors(dataset) : options_.mirrors;
-      for (std::string& url : urls) url += text(url.ends_with('/') ? "" : "/", file.name(), ".gz");
-      download_file(text(directory, '/', file.name(), ".gz"), urls, file.bytes, file.crc, options_);
+      for (std::string& url : urls) {
+        url = detail::mirror_url(url);
+        url += text(url.ends_with('/') ? "" : "/", file.name(), ".gz");
+      }
+      const std::string path = text(directory, '/', file.name(), ".gz");
+      download_file(path, urls, file.bytes, file.crc, options_);
+      if (there.empty() || there == path) continue;
+      const std::string aside = there + ".bad";
+      detail::check_file(std::rename(there.c_str(), aside.c_str()) == 0, there,
+                         "holds something else and cannot be renamed");
+      if (options_.notice) options_.notice(text(there, ": is not ", file, "; it is now ", aside));
     }
   }
 

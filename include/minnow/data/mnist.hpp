@@ -122,6 +122,7 @@ class MNIST {
     check<DataError>(images.size(0) == labels.size(0), directory, ": ", images.size(0),
                      " images in ", images_path, ", but ", labels.size(0), " labels in ",
                      labels_path, "; they do not belong together");
+    check<DataError>(labels.size(0) > 0, labels_path, ": holds no labels");
     for (Index i = 0; i < labels.size(); ++i)
       check<DataError>(labels[i] <= 9, labels_path, ": label ", labels[i], " at position ", i,
                        ", labels are 0 to 9");

@@ -22,7 +22,8 @@ struct SchedulerState {
 };
 
 /// A schedule that follows from the number of steps alone. The optimiser must outlive it and keep
-/// its groups; several schedules of one optimiser act one after the other, as in PyTorch.
+/// its groups; several schedules of one optimiser act one after the other, as in PyTorch,
+/// but each starts from the rates that it finds when it is made.
 ///
 ///     optim::StepLR scheduler(optimizer, {.step_size = 6, .gamma = 0.1});
 ///     for (int epoch = 0; epoch < epochs; ++epoch) {
@@ -262,8 +263,9 @@ class OneCycleLR final : public LRScheduler {
     std::size_t i = 1;
     while (i + 1 < corners.size() && step > corners[i].step) ++i;
     const Corner &from = corners[i - 1], &to = corners[i];
-    // A phase of no length has passed.
-    const double share = to.step == from.step ? 1 : (step - from.step) / (to.step - from.step);
+    // A phase of no length has passed. The usual loop steps once more behind the last batch.
+    const double share =
+        to.step == from.step ? 1 : std::min(1.0, (step - from.step) / (to.step - from.step));
     const double lr = anneal(from.lr, to.lr, share);
     const double momentum = anneal(from.momentum, to.momentum, share);
     for (Index group = 0; group < optimizer().group_count(); ++group) {

@@ -2,6 +2,8 @@
 /// @file
 /// Stochastic gradient descent.
 
+#include <cmath>
+
 #include "minnow/kernels/optimizer.hpp"
 #include "minnow/optim/optimizer.hpp"
 
@@ -20,6 +22,7 @@ struct SGDOptions {
   void verify() const {
     detail::check_option(lr >= 0, name, "lr", lr, "at least 0");
     detail::check_option(momentum >= 0, name, "momentum", momentum, "at least 0");
+    detail::check_option(std::isfinite(dampening), name, "dampening", dampening, "finite");
     detail::check_option(weight_decay >= 0, name, "weight_decay", weight_decay, "at least 0");
     check(!nesterov || (momentum > 0 && dampening == 0), name,
           ": nesterov needs momentum > 0 and dampening = 0, got momentum = ", momentum,

@@ -73,7 +73,7 @@ inline std::string duration(double seconds) {
   return hours > 0 ? text(hours, ':', two_digits(minutes), tail) : text(minutes, tail);
 }
 
-/// Shows how far a pass over `total` things has come:
+/// Shows how far a pass over `total` things, 0 while nobody knows how many, has come:
 ///
 ///     epoch  3/15  ━━━━━━━━━━━────────  58 %  12,345 images/s  ETA 0:02  loss 0.0432
 ///
@@ -96,6 +96,9 @@ class ProgressBar {
   ~ProgressBar() { finish(); }
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
+
+  /// So many were done before the bar began: they count for its length, not for the rate.
+  void resume_at(Index done) { before_ = done; }
 
   /// `done` of the total are done; `note` is shown last. Draws when it is time to, so call it
   /// often.
@@ -136,18 +139,20 @@ class ProgressBar {
   };
 
   std::string percent(Index done) const {
-    return align_right(std::to_string(total_ > 0 ? 100 * done / total_ : 100), 3) + " %";
+    return align_right(total_ > 0 ? std::to_string(100 * done / total_) : "-", 3) + " %";
   }
   std::string rate(Index done, double seconds) const {
     constexpr double too_short = 0.01;  // for a rate that means anything
-    return thousands(seconds > too_short ? static_cast<Index>(static_cast<double>(done) / seconds)
-                                         : 0) +
+    return thousands(seconds > too_short
+                         ? static_cast<Index>(static_cast<double>(done - before_) / seconds)
+                         : 0) +
            ' ' + unit_ + "/s";
   }
   std::string eta(Index done, double seconds) const {
-    if (done == 0) return "ETA -:--";
-    return text("ETA ",
-                duration(seconds * static_cast<double>(total_ - done) / static_cast<double>(done)));
+    const Index left = std::max<Index>(0, total_ - done);
+    if (done <= before_ || total_ <= 0) return "ETA -:--";
+    return text("ETA ", duration(seconds * static_cast<double>(left) /
+                                 static_cast<double>(done - before_)));
   }
 
   std::string plain(Index done, double seconds, std::string_view note) const {
@@ -174,7 +179,7 @@ class ProgressBar {
       const Index columns = std::ssize(cut);
       return {std::move(cut), columns};
     }
-    const Index filled = total_ > 0 ? std::clamp<Index>(bar * done / total_, 0, bar) : bar;
+    const Index filled = total_ > 0 ? std::clamp<Index>(bar * done / total_, 0, bar) : 0;
     Line result{before, std::ssize(before) + bar + std::ssize(after)};
     if (terminal_.colours) result.bytes += "\x1b[36m";
     for (Index i = 0; i < filled; ++i) result.bytes += terminal_.unicode ? "━" : "=";
@@ -195,7 +200,7 @@ class ProgressBar {
 
   Terminal terminal_;
   std::string label_, unit_;
-  Index total_;
+  Index total_, before_ = 0;
   Clock clock_;
   double start_, drawn_;
   Index length_ = 0;  ///< columns on the screen that are ours
