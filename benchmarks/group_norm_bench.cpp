@@ -8,7 +8,8 @@ namespace {
 
 constexpr const char* how_it_works = R"(
 A group of channels of one image is one run of memory with statistics of its own, so all that happens
-to it happens while it is in cache: sum, sum of squared distances, and the pass that writes y.
+to it happens while it is in cache: sum, sum of squared distances, and the pass that writes y, in which
+the next group is added up if both fit the first-level cache.
 Backward likewise: the sums of dy and dy * xhat of each plane are at once the terms of dgamma and
 dbeta and, weighted by gamma, the two means that dx needs; then dx is written from numbers that are
 still in cache. Chunks of groups run in parallel, each with sums of its own for dgamma and dbeta,

@@ -11,8 +11,9 @@ Each row (the last axis) has statistics of its own. Rows of one to eight registe
 at a time, two steps a row in place of a sum across lanes; the last register of a row ends where the row
 ends, so there are no tails. Shorter rows would be mostly tails, so blocks of them are transposed in
 registers, one row a lane, two sets side by side to hide the latency of the sums, and transposed back.
-Longer rows fill registers by themselves; each step of a row waits for the one before it, so several go
-through each step side by side, up to 16 forward, four backward.
+Longer rows fill registers by themselves. Forward, the loop that writes a row adds up the next one, so that
+memory is read and written without a pause and a row's last sums, its root and its quotient have the time
+of a whole row; backward, up to four rows go through each step side by side.
 Backward: the two means of a row in one pass; in the second, dx and the rows' shares of dgamma and dbeta,
 which stay in registers meanwhile. Chunks of rows have column sums of their own, added in a fixed order.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx), and no

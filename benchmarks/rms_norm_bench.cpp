@@ -8,9 +8,8 @@ namespace {
 
 constexpr const char* how_it_works = R"(
 Layer normalisation without the mean: y = x * rstd * gamma, rstd = 1 / sqrt(mean(x^2) + eps). The same
-code, with the passes over the mean left out at compile time: one pass for the squares and one that
-writes y, both while the row is in cache; rows below a register lie in lanes. Backward: one mean instead
-of two.
+code, with the passes over the mean left out at compile time; rows below a register lie in lanes, and of long
+rows the next is added up while one is written. Backward: one mean instead of two.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx).
 )";
 

@@ -33,6 +33,6 @@ int main() {
   const NoGrad no_grad;
   train::ConfusionMatrix result(2);
   result.add(model(images.slice(800, count)).value(), labels.slice(800, count));
-  std::printf("%.1f %% of 200 new images are told right\n", 100 * result.accuracy());
+  std::printf("%.1f %% of 200 new images are classified correctly\n", 100 * result.accuracy());
   return result.accuracy() > 0.95 ? 0 : 1;
 }

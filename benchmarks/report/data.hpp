@@ -110,6 +110,28 @@ inline File read_file(const std::filesystem::path& path) {
   return file;
 }
 
+/// Each measured what the machine can do; all are held against the medians, which no disturbance of
+/// one program moves.
+inline void share_peaks(std::vector<File>& files) {
+  if (files.empty()) return;
+  std::map<int, Peak> shared = files.front().peaks;
+  for (auto& [threads, peak] : shared) {
+    const auto median = [&, t = threads](const auto& of) {
+      std::vector<double> values;
+      for (const File& file : files)
+        if (const auto found = file.peaks.find(t); found != file.peaks.end())
+          values.push_back(of(found->second));
+      return quantile(values, 0.5);
+    };
+    peak.gflops = median([](const Peak& p) { return p.gflops; });
+    peak.fork_join = median([](const Peak& p) { return p.fork_join; });
+    for (auto& [level, kinds] : peak.bandwidth)
+      for (auto& [kind, speed] : kinds)
+        speed = median([&](const Peak& p) { return p.bandwidth.at(level).at(kind); });
+  }
+  for (File& file : files) file.peaks = shared;
+}
+
 /// All files of a folder. Of a second run with libtorch tuned only its libtorch is kept, as one
 /// more way of the first run's rows: its times in proportion to minnow's, which both runs measured.
 inline std::vector<File> read_folder(const std::filesystem::path& folder) {
@@ -123,6 +145,7 @@ inline std::vector<File> read_folder(const std::filesystem::path& folder) {
     File file = read_file(path);
     (file.tuned ? tuned : files).push_back(std::move(file));
   }
+  share_peaks(files);
   for (const File& second : tuned)
     for (File& file : files)
       for (Row& row : file.rows)

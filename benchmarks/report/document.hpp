@@ -67,7 +67,17 @@ struct Html {
     const std::string tag = "h" + std::to_string(h.level);
     out += "<" + tag + " id=\"" + anchor(h.text) + "\">" + escape(h.text) + "</" + tag + ">\n";
   }
-  void operator()(const Paragraph& p) { out += "<p>" + escape(p.text) + "</p>\n"; }
+  void operator()(const Paragraph& p) {
+    // What stands between two `, as in Markdown, is code.
+    out += "<p>";
+    bool code = false;
+    for (const char c : escape(p.text))
+      if (c == '`')
+        out += (code = !code) ? "<code>" : "</code>";
+      else
+        out += c;
+    out += "</p>\n";
+  }
   void operator()(const Lines& l) { out += "<pre>" + escape(l.text) + "</pre>\n"; }
   void operator()(const Table& t) {
     out += t.words ? "<div class=\"wide\"><table class=\"words\">" : "<div class=\"wide\"><table>";
@@ -129,7 +139,7 @@ p { max-width: 62rem; }
 nav { margin: 1.2rem 0; line-height: 2; }
 nav a { color: #0b5c9e; text-decoration: none; margin-right: 1.1rem; white-space: nowrap; }
 nav a:hover { text-decoration: underline; }
-pre { background: #f6f7f9; border-left: 3px solid #c9d3e0; padding: .7rem 1rem; overflow-x: auto;
+pre { background: #f6f7f9; border-left: 3px solid #c9d3e0; padding: .7rem 1rem; white-space: pre-wrap;
       font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0 1.6rem; font-size: 13px;
@@ -138,13 +148,16 @@ caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th { text-align: right; font-weight: 600; color: #4a5264; border-bottom: 1px solid #b9c0cc;
      padding: .25rem .55rem; vertical-align: bottom; }
 td { text-align: right; padding: .18rem .55rem; border-bottom: 1px solid #eef0f4; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
+                                 background: #fff; }
 .words td { text-align: left; padding-right: 1.6rem; white-space: normal; }
 td.good { font-weight: 650; color: #0a6640; }
 tr:hover td { background: #f7f9fc; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; }
 figure { margin: .6rem 0; }
 svg { font: 11px system-ui, "DejaVu Sans", sans-serif; max-width: 100%; height: auto; }
+@media (max-width: 600px) { body { padding: 0 .7rem; } figure { overflow-x: auto; } svg { min-width: 460px; }
+                            td:first-child { white-space: normal; min-width: 8rem; } }
 )";
 
 }  // namespace detail
@@ -160,7 +173,8 @@ inline std::string html(const Document& document, const std::string& title) {
   const std::size_t end_of_title = body.out.find("</h1>\n") + 6;
   body.out.insert(end_of_title, "<nav>" + links + "</nav>\n");
   return "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>" +
-         escape(title) + "</title><meta name=\"viewport\" content=\"width=device-width\"><style>" +
+         escape(title) +
+         "</title><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>" +
          detail::style + "</style></head><body>\n" + body.out + "</body></html>\n";
 }
 

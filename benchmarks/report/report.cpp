@@ -59,8 +59,8 @@ std::string microseconds(double seconds) {
 std::string times(double ratio) {
   return fixed(ratio, ratio < 9.95 ? 2 : ratio < 99.5 ? 1 : 0) + "×";
 }
-/// Bold where we are faster.
-std::string versus(double ratio) { return (ratio > 1 ? "*" : "") + times(ratio); }
+/// Bold where we are faster by more than chance.
+std::string versus(double ratio) { return (ratio >= 1.05 ? "*" : "") + times(ratio); }
 std::string percent(double share) { return fixed(100 * share, 0) + " %"; }
 
 /// A user of libtorch pays for its engine and its allocations, so it is compared with a layer that
@@ -142,9 +142,6 @@ Table table_of(const std::string& title, const std::vector<const Row*>& rows,
   table.head.push_back("error");
 
   const Row* first_of_row = nullptr;
-  std::map<std::string, const Row*> serial;  // naive ways run on one thread: compared with that
-  for (const Row* row : rows)
-    if (row->threads == 1) serial[row->direction + row->shape] = row;
   for (const Row* row : rows) {
     const Way* own = row->way("minnow");
     if (!own) continue;
@@ -177,13 +174,11 @@ Table table_of(const std::string& title, const std::vector<const Row*>& rows,
     time(columns.layered, "layer by layer");
     time(columns.model, "model");
     time(columns.layer, "layer");
-    const Row* one = serial.contains(row->direction + row->shape)
-                         ? serial[row->direction + row->shape]
-                         : nullptr;
+    // They run on one thread, and are compared with that.
     for (const auto& [wanted, name] :
          {std::pair(columns.naive, "naive"), std::pair(columns.vectorised, "vectorised")})
       if (wanted) {
-        const Way* way = one ? one->way(name) : nullptr;
+        const Way* way = row->threads == 1 ? row->way(name) : nullptr;
         cells.push_back(way ? times(way->median / best) : "");
       }
     const auto torch = [&](bool wanted, const char* name) {
@@ -265,13 +260,14 @@ std::string sweep(const File& file, const std::string& direction) {
   };
   const auto named = [](const char* name) { return [=](const Row& row) { return row.way(name); }; };
   const int most = file.peaks.rbegin()->first;
-  add("naive", colour::naive, 1, named("naive"));
-  add("vectorised", colour::vectorised, 1, named("vectorised"));
+  const char* many = most > 1 ? " threads" : " thread";
+  add("naive, 1 thread", colour::naive, 1, named("naive"));
+  add("vectorised, 1 thread", colour::vectorised, 1, named("vectorised"));
   add("minnow, 1 thread", colour::minnow_1, 1, named("minnow"));
-  if (most > 1) add(text("minnow, ", most), colour::minnow, most, named("minnow"));
-  add(text("libtorch, ", most), colour::torch, most, named("libtorch"), true);
+  if (most > 1) add(text("minnow, ", most, " threads"), colour::minnow, most, named("minnow"));
+  add(text("libtorch, ", most, many), colour::torch, most, named("libtorch"), true);
   add(
-      text("best oneDNN, ", most), colour::onednn, most,
+      text("best oneDNN, ", most, many), colour::onednn, most,
       [](const Row& row) { return row.fastest("oneDNN"); }, true);
   return plot.svg();
 }
@@ -411,28 +407,21 @@ void add_machine(Document& document, const std::vector<File>& files) {
              c["quick"].get<bool>() ? "; a quick run, not to be quoted" : "")}},
       true});
 
-  Table peaks{"What the machine can do, medians over the programs of this run",
-              {"threads", "GFLOP/s", "fork and join, µs"},
-              {}};
+  Table peaks{
+      "What the machine can do, medians over the programs of this run; reading, writing and "
+      "copying in GB/s",
+      {"threads", "GFLOP/s", "fork and join, µs"},
+      {}};
   const Peak& any = files.front().peaks.begin()->second;
   for (const auto& level : any.levels)
     for (const char* kind : {"read", "write", "copy"}) peaks.head.push_back(level + " " + kind);
-  for (const auto& [threads, unused] : files.front().peaks) {
-    const auto median = [&, t = threads](const auto& of) {
-      std::vector<double> values;
-      for (const File& file : files)
-        if (const auto found = file.peaks.find(t); found != file.peaks.end())
-          values.push_back(of(found->second));
-      return quantile(values, 0.5);
-    };
-    std::vector<std::string> cells{
-        std::to_string(threads), fixed(median([](const Peak& p) { return p.gflops; }), 0),
-        fixed(1e6 * median([](const Peak& p) { return p.fork_join; }), 2)};
-    for (const auto& level : any.levels) {
+  for (const auto& [threads, peak] : files.front().peaks) {
+    std::vector<std::string> cells{std::to_string(threads), fixed(peak.gflops, 0),
+                                   fixed(1e6 * peak.fork_join, 2)};
+    for (const auto& level : peak.levels) {
       for (const char* kind : {"read", "write"})
-        cells.push_back(
-            fixed(median([&](const Peak& p) { return p.bandwidth.at(level).at(kind); }), 0));
-      cells.push_back(fixed(median([&](const Peak& p) { return p.copy(level); }), 0));
+        cells.push_back(fixed(peak.bandwidth.at(level).at(kind), 0));
+      cells.push_back(fixed(peak.copy(level), 0));
     }
     peaks.rows.push_back(cells);
   }
@@ -520,15 +509,18 @@ void add_compile_cost(Document& document, const std::filesystem::path& file) {
 }
 
 constexpr const char* how_to_read = R"(
-µs            median time of a call of the kernel; "spread" is half the distance from the 10th to the 90th percentile
+µs            median time of a call of the kernel; "spread" is half the distance from the 10th to the 90th percentile:
+              above some 20 % something else was running, and the row is to be taken with care
 GB/s          bytes by the minimal byte model (each tensor once) per second: a lower bound of what really moved
-level         the smallest level of memory that holds these bytes; "of its copy" is the share of the speed of a plain
-              copy there, measured in the same run. Warm: the same arrays again and again
+level         the smallest level of memory that holds these bytes, of two threads in the caches of both cores; "of its
+              copy" is the share of the speed of a plain copy there (a loop or memcpy, whichever is faster), measured in
+              the same run. Warm: the same arrays again and again. More than 100 %: part of them was in a nearer level
 of peak       share of the multiply-add rate that was measured in the same run
 as a layer    the differentiable function as a user calls it: checked, recorded, its result newly allocated
 naive         how many times longer plain loops take, one number at a time, on one thread; "vectorised": the same loops
               on registers
-libtorch      how many times longer libtorch takes than our layer, both recorded and through their engines
+libtorch      how many times longer libtorch takes than our layer, both recorded and through their engines; "tuned": with
+              an allocator that gives nothing back (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_)
 oneDNN        how many times longer the best layout of oneDNN's primitive takes than our kernel; reorders not counted
 error         the largest difference from the same in double, over max(|value|, root mean square of all values); for
               networks and stages the root mean square of the differences. What is wrong is not timed
@@ -550,12 +542,12 @@ Document make_document(const std::vector<File>& files, const std::filesystem::pa
                                     "libtorch and oneDNN, too.")});
   add_machine(document, files);
   document.push_back(Heading{2, "At a glance"});
-  document.push_back(
-      Paragraph{std::string(peers ? "How many times longer the others take; bold where minnow is "
-                                    "faster. libtorch's layers are compared with our layers, "
-                                    "oneDNN's primitives, in their best layout, with our kernels. "
-                                  : "") +
-                "Sums are over the shapes that occur in the three MNIST networks at batch 128."});
+  document.push_back(Paragraph{
+      std::string(peers ? "How many times longer the others take; bold where minnow is "
+                          "faster by 5 % or more. libtorch's layers are compared with our layers, "
+                          "oneDNN's primitives, in their best layout, with our kernels. "
+                        : "") +
+      "Sums are over the shapes that occur in the three MNIST networks at batch 128."});
   add_glance(document, files);
   document.push_back(Heading{2, "How to read the tables"});
   document.push_back(Lines{how_to_read + 1});
