@@ -302,9 +302,6 @@ TEST_CASE("groups have options of their own, readable and writable by all") {
   CHECK(optimizer->momentum(1) == 0.5);
   optimizer->set_lr(0.25, 1);
   optimizer->set_momentum(0, 1);
-  CHECK_THROWS_WITH_AS(optimizer->set_lr(-1, 1), "SGD: lr = -1 must be at least 0", Error);
-  CHECK_THROWS_AS(optimizer->set_lr(std::nan(""), 1), Error);
-  CHECK_THROWS_AS(optimizer->set_momentum(-0.5, 1), Error);
   CHECK(sgd.groups()[1].options.lr == 0.25);
   CHECK(sgd.groups()[1].options.momentum == 0);
   sgd.groups()[0].options.lr = 0.5;

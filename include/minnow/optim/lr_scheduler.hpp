@@ -263,9 +263,8 @@ class OneCycleLR final : public LRScheduler {
     std::size_t i = 1;
     while (i + 1 < corners.size() && step > corners[i].step) ++i;
     const Corner &from = corners[i - 1], &to = corners[i];
-    // A phase of no length has passed. The usual loop steps once more behind the last batch.
-    const double share =
-        to.step == from.step ? 1 : std::min(1.0, (step - from.step) / (to.step - from.step));
+    // A phase of no length has passed.
+    const double share = to.step == from.step ? 1 : (step - from.step) / (to.step - from.step);
     const double lr = anneal(from.lr, to.lr, share);
     const double momentum = anneal(from.momentum, to.momentum, share);
     for (Index group = 0; group < optimizer().group_count(); ++group) {

@@ -30,7 +30,6 @@ class OptimizerBase {
 
   virtual Index group_count() const = 0;
   virtual double lr(Index group = 0) const = 0;
-  /// Errors: Error for a rate that the options would not take either; `set_momentum` likewise.
   virtual void set_lr(double lr, Index group) = 0;
   /// The momentum, or what stands for it: the first beta of Adam.
   virtual double momentum(Index group = 0) const = 0;
@@ -87,12 +86,10 @@ class Optimizer : public OptimizerBase {
 
   Index group_count() const override { return std::ssize(groups_); }
   double lr(Index group = 0) const override { return at(*this, group).options.lr; }
-  void set_lr(double lr, Index group) override {
-    change(group, [&](Options& options) { options.lr = lr; });
-  }
+  void set_lr(double lr, Index group) override { at(*this, group).options.lr = lr; }
   double momentum(Index group = 0) const override { return momentum_of(at(*this, group).options); }
   void set_momentum(double momentum, Index group) override {
-    change(group, [&](Options& options) { momentum_of(options) = momentum; });
+    momentum_of(at(*this, group).options) = momentum;
   }
 
  protected:
@@ -122,14 +119,6 @@ class Optimizer : public OptimizerBase {
   }
 
  private:
-  template <class F>
-  void change(Index group, const F& f) {
-    Options changed = at(*this, group).options;
-    f(changed);
-    changed.verify();
-    at(*this, group).options = changed;
-  }
-
   template <class Self>
   static auto& at(Self& self, Index group) {
     check(group >= 0 && group < self.group_count(), Options::name, ": no group ", group, " among ",
