@@ -143,9 +143,8 @@ MINNOW_INLINE Sums sum_distances(const T* x, Index count, Index runs, Index stri
 
 /// sum(x^2) over a piece.
 template <class T>
-MINNOW_INLINE double piece_squares(const T* x, Index count, Index ahead = 0) {
-  return static_cast<double>(
-      sum(sum_distances<SquareSums<T>>(x, count, 1, 0, T(0), ahead).squares));
+MINNOW_INLINE double piece_squares(const T* x, Index count) {
+  return static_cast<double>(sum(sum_distances<SquareSums<T>>(x, count, 1, 0, T(0)).squares));
 }
 
 /// The moments of a strided set in double, number by number: for what overflows `T`.
