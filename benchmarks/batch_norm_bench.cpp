@@ -9,12 +9,13 @@ namespace {
 constexpr const char* how_it_works = R"(
 Forward: mean and variance of each channel over all images, then y = (x - mean) * rstd * gamma + beta.
 One pass adds up the distances from a number near the middle of each channel's, and their squares, image
-by image, because memory is fastest where it is read on and on; a second normalises. The sums of blocks of
-about a thousand numbers a channel are added in double and in a fixed order, whatever the number of
-threads. Where planes are long and a channel's numbers fit the second-level cache, a thread takes one
-channel through both passes: memory is read and written once. That is not done where the arrays have just
-outgrown the third-level cache, since distant planes are slow to read from there. Backward: one pass sums dy and dy * xhat, a second
-writes dx, cut in the same way.
+by image, because memory is fastest where it is read on and on; a second normalises, from the end to the
+beginning, because the end is still in the second-level cache. The sums of blocks of about a thousand
+numbers a channel are added in double and in a fixed order, whatever the number of threads. Where planes
+are long and a channel's numbers fit the second-level cache, a thread takes one channel through both
+passes: memory is read and written once. That is not done where the arrays have just outgrown the
+third-level cache, since distant planes are slow to read from there. Backward: one pass sums dy and
+dy * xhat, a second writes dx, cut in the same way.
 Planes smaller than a register are read as rows of a matrix, lanes across its columns.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx).
 )";

@@ -137,13 +137,24 @@ TEST_CASE("chunks cover everything once, are large enough, and do not depend on 
       }
 }
 
-TEST_CASE("a loop over chunks sees each item once") {
+TEST_CASE(
+    "loops over chunks see each item once, reversed ones from the end of each thread's share") {
   const Threads scope(4);
   for (const Index items : {0, 1, 100, 100003}) {
     std::vector<int> seen(static_cast<std::size_t>(items));
-    parallel_chunks(items, 100, [&](Index begin, Index end) {
+    const auto see = [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
-    });
+    };
+    parallel_chunks(items, 100, see);
     for (const int count : seen) REQUIRE(count == 1);
+    parallel_chunks_reversed(items, 100, see);
+    for (const int count : seen) REQUIRE(count == 2);
   }
+  set_num_threads(1);
+  Index rest = 100003;
+  parallel_chunks_reversed(rest, 100, [&](Index begin, Index end) {
+    REQUIRE(end == rest);
+    rest = begin;
+  });
+  CHECK(rest == 0);
 }

@@ -104,6 +104,22 @@ MINNOW_NOINLINE inline void run_loop(LoopPart part, const void* body, Index coun
   stream_fence();
 }
 
+template <bool reversed, class Body>
+void parallel_loop(Index count, const Body& body, Index workers) {
+  run_loop(
+      [](const void* loop_body, Index begin, Index end, [[maybe_unused]] Index worker) {
+        const Body& call = *static_cast<const Body*>(loop_body);
+        for (Index step = begin; step < end; ++step) {
+          const Index i = reversed ? begin + end - 1 - step : step;
+          if constexpr (std::is_invocable_v<const Body&, Index, Index>)
+            call(i, worker);
+          else
+            call(i);
+        }
+      },
+      &body, count, workers);
+}
+
 }  // namespace detail
 
 /// Calls `body(i)`, or `body(i, worker)`, for every i in [0, count), spread over `workers` threads.
@@ -114,16 +130,7 @@ MINNOW_NOINLINE inline void run_loop(LoopPart part, const void* body, Index coun
 /// Inside a parallel region of the caller the loop runs serially.
 template <class Body>
 void parallel_for(Index count, const Body& body, Index workers) {
-  detail::run_loop(
-      [](const void* loop_body, Index begin, Index end, [[maybe_unused]] Index worker) {
-        const Body& call = *static_cast<const Body*>(loop_body);
-        for (Index i = begin; i < end; ++i)
-          if constexpr (std::is_invocable_v<const Body&, Index, Index>)
-            call(i, worker);
-          else
-            call(i);
-      },
-      &body, count, workers);
+  detail::parallel_loop<false>(count, body, workers);
 }
 template <class Body>
 void parallel_for(Index count, const Body& body) {
@@ -153,6 +160,15 @@ template <class Body>
 void parallel_chunks(Index items, Index cost, const Body& body) {
   const Chunks chunks = make_chunks(items, cost);
   parallel_for(chunks.count, [&](Index i) { body(chunks.begin(i), chunks.end(i)); });
+}
+
+/// The same, by each thread from its last chunk to its first: for a second pass over what does not
+/// fit its caches, which begins with what the first pass left there.
+template <class Body>
+void parallel_chunks_reversed(Index items, Index cost, const Body& body) {
+  const Chunks chunks = make_chunks(items, cost);
+  const auto chunk = [&](Index i) { body(chunks.begin(i), chunks.end(i)); };
+  detail::parallel_loop<true>(chunks.count, chunk, worker_count(chunks.count));
 }
 
 }  // namespace minnow::inline MINNOW_ABI

@@ -13,19 +13,16 @@ namespace minnow::inline MINNOW_ABI::kernels {
 namespace detail {
 
 /// True where a thread takes a channel through both passes: its numbers, in the `arrays` that are
-/// read, are still in the second-level cache for the second pass, its planes are runs of memory
-/// long enough for what that saves (1 KB where it saves reading two arrays, 8 KB for one), and
-/// there are enough channels to share out.
+/// read, are still in the second-level cache for the second pass, its planes are long runs of
+/// memory, and there are enough channels to share out.
 ///
-/// From memory, unlike from the caches, distant runs are slow, unless they are long and results go
-/// past the caches.
+/// From memory, unlike from the caches, distant runs are slow even if they are long, unless results
+/// go past the caches.
 template <class T>
 bool channels_at_a_time(Index n, Index c, Index hw, Index arrays) {
   const Index plane = hw * Index{sizeof(T)}, size = n * c * hw;
-  if (c < 8 || arrays * n * plane > 832 * 1024) return false;
-  const bool long_runs = plane >= 8 * 1024;
-  if (fills_caches<T>((arrays + 1) * size)) return fills_caches<T>(size) && long_runs;
-  return long_runs || (arrays > 1 && plane >= 1024);
+  if (c < 8 || plane < 8 * 1024 || arrays * n * plane > 832 * 1024) return false;
+  return fills_caches<T>(size) || !fills_caches<T>((arrays + 1) * size);
 }
 
 }  // namespace detail
@@ -65,7 +62,7 @@ void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var,
         all = merge(all, moments(x + i * hw, hw, 1, 0, fetch ? c * hw : 0));
       }
       const auto affine = finish(ch, all.mean, all.variance());
-      for (Index i = ch; i < n * c; i += c)
+      for (Index i = (n - 1) * c + ch; i >= 0; i -= c)
         detail::map_planes(
             y + i * hw, 1, hw, past_caches, [&](Index) { return affine; },
             typename detail::Affine<T>::Map{x + i * hw});
@@ -132,7 +129,7 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       for (Index i = ch; i < n * c; i += c)
         sums.add(detail::gradient_sums(dy + i * hw, x + i * hw, hw, mean[ch], rstd[ch]));
       const auto weights = finish(ch, sums.dy, sums.dy_xhat);
-      for (Index i = ch; dx && i < n * c; i += c)
+      for (Index i = (n - 1) * c + ch; dx && i >= 0; i -= c)
         detail::map_planes(
             dx + i * hw, 1, hw, past_caches, [&](Index) { return weights; },
             typename detail::GradientWeights<T>::Map{dy + i * hw, x + i * hw});

@@ -260,14 +260,15 @@ void batch_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const
 
 namespace detail {
 
-/// y = map of a batch [n, c, hw] by what of_channel [c] says of each channel (see map_planes).
+/// y = map of a batch [n, c, hw] by what of_channel [c] says of each channel (see map_planes). From
+/// the end, because the sums' pass has come from there.
 template <class T, class OfChannel, class Map>
 void map_batch(T* y, const OfChannel* of_channel, Index n, Index c, Index hw, const Map& map) {
   constexpr std::size_t N = std::tuple_size_v<decltype(of_channel->numbers())>;
   constexpr Index W = Pack<T>::width, cost = N > 3 ? 2 : 1;
   if (hw >= W) {
     const bool past_caches = goes_past_caches<T>(n * c * hw, W);
-    parallel_chunks(n * c, cost * hw, [&](Index begin, Index end) {
+    parallel_chunks_reversed(n * c, cost * hw, [&](Index begin, Index end) {
       map_planes(
           y + begin * hw, end - begin, hw, past_caches,
           [&](Index plane) { return of_channel[(begin + plane) % c]; }, map.from(begin * hw));
@@ -279,7 +280,7 @@ void map_batch(T* y, const OfChannel* of_channel, Index n, Index c, Index hw, co
   for (std::size_t k = 0; k < N; ++k)
     spread(numbers.data() + static_cast<Index>(k) * cols, c, hw,
            [&](Index ch) { return of_channel[ch].numbers()[k]; });
-  parallel_chunks(n, cost * cols, [&](Index begin, Index end) {
+  parallel_chunks_reversed(n, cost * cols, [&](Index begin, Index end) {
     map_rows<N>(y + begin * cols, end - begin, cols, numbers.data(), map.from(begin * cols));
   });
 }
