@@ -424,12 +424,3 @@ TEST_CASE("a directory that cannot be made is named") {
   CHECK(error_of<DataError>([&] { data::Downloader()(data::Dataset::mnist, path); }) ==
         path + ": cannot be created: Not a directory");
 }
-
-TEST_CASE("every data set has at least two mirrors, the first by HTTPS") {
-  for (const auto dataset : {data::Dataset::mnist, data::Dataset::fashion, data::Dataset::kmnist}) {
-    const std::vector<std::string> mirrors = data::dataset_mirrors(dataset);
-    CHECK(mirrors.size() >= 2);
-    CHECK(mirrors[0].starts_with("https://"));
-    for (const std::string& mirror : mirrors) CHECK(mirror.ends_with("/"));
-  }
-}

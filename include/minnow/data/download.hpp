@@ -6,7 +6,6 @@
 #include <curl/curl.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -19,13 +18,9 @@
 #include <utility>
 #include <vector>
 
-#if !defined(_WIN32)
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-#endif
-
+#include "minnow/data/folder_lock.hpp"
 #include "minnow/data/gzip.hpp"
+#include "minnow/data/mirrors.hpp"
 #include "minnow/data/paths.hpp"
 
 namespace minnow::inline MINNOW_ABI::data {
@@ -59,23 +54,6 @@ struct DownloadOptions {
   int retries = 2;            ///< how often a broken transfer is taken up again
   double retry_delay = 1;     ///< seconds before that
 };
-
-/// Where a data set is published: addresses of folders.
-inline std::vector<std::string> dataset_mirrors(Dataset dataset) {
-  switch (dataset) {
-    case Dataset::fashion:
-      return {
-          "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-          "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-          "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"};
-    case Dataset::kmnist:
-      return {"https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
-              "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"};
-    default:
-      return {"https://ossci-datasets.s3.amazonaws.com/mnist/",
-              "https://storage.googleapis.com/cvdf-datasets/mnist/"};
-  }
-}
 
 namespace detail {
 
@@ -256,58 +234,14 @@ inline void pause(const DownloadOptions& options, const std::string& url) {
   while (Clock::now() < end) wait_a_moment(options, url);
 }
 
-/// Keeps other programs, and threads, from downloading into the folder of `path` meanwhile, where
-/// the system can: they would write to the same .part.
-class FolderLock {
- public:
-#if defined(_WIN32)
-  FolderLock(const std::string&, const DownloadOptions&) {}
-  bool waited() const { return false; }
-#else
-  FolderLock(const std::string& path, const DownloadOptions& options) {
-    const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-    folder_ = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_CLOEXEC);
-    while (folder_ >= 0 && flock(folder_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-      if (!waited_ && options.notice)
-        options.notice(text(path, ": waiting for another program that downloads into its folder"));
-      waited_ = true;
-      try {
-        wait_a_moment(options, path);
-      } catch (...) {
-        close(folder_);
-        throw;
-      }
-    }
-  }
-  ~FolderLock() {
-    if (folder_ >= 0) close(folder_);
-  }
-  /// True if somebody else was at work before.
-  bool waited() const { return waited_; }
-#endif
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
-#if !defined(_WIN32)
- private:
-  int folder_ = -1;
-  bool waited_ = false;
-#endif
-};
-
-/// The address of a mirror: of a folder of this machine, if it is none.
-inline std::string mirror_url(const std::string& mirror) {
-  if (mirror.find("://") != std::string::npos) return mirror;
-  std::string url = "file://";
-  for (const char c : std::filesystem::absolute(mirror).generic_string()) {
-    const auto byte = static_cast<unsigned char>(c);
-    constexpr std::string_view digits = "0123456789ABCDEF", plain = "/-_.~";
-    if ((byte < 128 && std::isalnum(byte)) || plain.find(c) != std::string_view::npos)
-      url += c;
-    else
-      (url += '%').append({digits[byte / 16], digits[byte % 16]});
-  }
-  return url;
+/// Waits for the folder of the file at `path`. True if somebody else was at work there.
+inline bool wait_for(FolderLock& lock, const std::string& path, const DownloadOptions& options) {
+  if (lock.try_lock()) return false;
+  if (options.notice)
+    options.notice(text(path, ": waiting for another program that downloads into its folder"));
+  do wait_a_moment(options, path);
+  while (!lock.try_lock());
+  return true;
 }
 
 }  // namespace detail
@@ -327,8 +261,9 @@ inline void download_file(const std::string& path, const std::vector<std::string
                           const DownloadOptions& options = {}) {
   using Outcome = detail::Transfer::Outcome;
   const std::string part = path + ".part";
-  const detail::FolderLock lock(path, options);
-  if (lock.waited() && detail::content_problem(path, bytes, crc).empty()) return;
+  detail::FolderLock lock(std::filesystem::path(path).parent_path().string());
+  if (detail::wait_for(lock, path, options) && detail::content_problem(path, bytes, crc).empty())
+    return;
   std::string failures;
   for (const std::string& url : urls) {
     std::string problem;

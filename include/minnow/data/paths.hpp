@@ -85,7 +85,8 @@ inline std::string environment(const char* name) {
   return value ? value : "";
 }
 
-/// A folder is no file. A file that cannot be opened for another reason than its absence is there: reading it tells why.
+/// A folder is no file. A file that cannot be opened for another reason than its absence is there:
+/// reading it tells why.
 inline bool exists(const std::string& path) {
   if (std::FILE* file = std::fopen(path.c_str(), "rb")) {
     errno = 0;

@@ -80,7 +80,7 @@ struct GroupSizes {
   Index run() const { return channels * hw; }
 };
 
-/// group_norm_forward for the groups [begin, end) of all images, whose planes are of a pack or more.
+/// group_norm_forward for the groups [begin, end) of all images, whose planes fill a pack.
 ///
 /// While a group is written, the next one is added up, as in normalize_row_by_row, if both stay in
 /// the first-level cache.

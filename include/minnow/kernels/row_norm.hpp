@@ -106,7 +106,7 @@ struct RowMap {
   }
 };
 
-/// The longest rows of which two, that which is written and the next, stay in the first-level cache.
+/// The longest rows of which two, the written and the next, stay in the first-level cache.
 inline constexpr Index most_ahead = moment_piece / 2;
 
 /// For a loop that has nothing to add up.
@@ -146,7 +146,7 @@ MINNOW_INLINE void write_row(T* y, Index cols, const Map& map, bool past_caches,
 /// rstd [rows], too. gamma, beta [period, cols] may be null; y may be x. Not centered, mean is
 /// neither used nor written.
 ///
-/// While a row is written, the next one is added up: one loop that reads and writes without a pause,
+/// While a row is written, the next one is added up: one loop that reads and writes on and on,
 /// where two loops would take turns at waiting for memory, and a row's last sums, its division and
 /// its root have a whole row's time.
 template <bool centered, class T>
