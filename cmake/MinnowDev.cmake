@@ -22,12 +22,6 @@ target_compile_options(
     # `#pragma omp simd` is a comment to a compiler that was told nothing of OpenMP.
     $<$<NOT:$<BOOL:${MINNOW_OPENMP}>>:-Wno-unknown-pragmas>)
 
-# GCC 12's own AVX-512 intrinsics start from a deliberately undefined register (`__m512 y = y;`), and the two warnings
-# below then blame whoever calls them (GCC bug 105593).
-if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(minnow_dev INTERFACE -Wno-uninitialized -Wno-maybe-uninitialized)
-endif()
-
 # Files that link the library must be compiled for the same processor.
 target_link_libraries(minnow_compiled PRIVATE minnow_dev)
 
