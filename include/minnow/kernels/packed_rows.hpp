@@ -85,7 +85,7 @@ bool normalize_last_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, con
                          const RowPacks<T, packs>& shape, Index rows, T eps) {
   using Rows = RowPacks<T, packs>;
   alignas(memory_alignment) typename Rows::Group padded;
-  typename Rows::Values padded_mean, padded_rstd;
+  typename Rows::Values padded_mean{}, padded_rstd;
   const Index count = rows * shape.cols;
   pad(padded, x, count, Rows::W * shape.cols);
   if (!normalize_packed_rows<centered, packs, T>(padded, padded_mean, padded_rstd, padded, gamma,
@@ -218,11 +218,11 @@ void gradient_last_rows(T* dx, PackedGradients<T, packs>& gradients, const T* dy
                         const RowPacks<T, packs>& shape, Index rows) {
   using Rows = RowPacks<T, packs>;
   alignas(memory_alignment) typename Rows::Group padded_dy, padded_x;
-  typename Rows::Values padded_mean, padded_rstd;
+  typename Rows::Values padded_mean{}, padded_rstd;
   const Index count = rows * shape.cols, size = Rows::W * shape.cols;
   pad(padded_dy, dy, count, size);
   pad(padded_x, x, count, size);
-  if constexpr (centered) pad(padded_mean, mean, rows, Rows::W);
+  if constexpr (centered) std::copy_n(mean, rows, padded_mean);
   pad(padded_rstd, rstd, rows, Rows::W);
   gradient_packed_rows<centered, packs, T>(dx ? padded_dy : nullptr, gradients, padded_dy, padded_x,
                                            padded_mean, padded_rstd, gamma, shape, Rows::W);
