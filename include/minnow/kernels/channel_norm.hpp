@@ -114,6 +114,20 @@ MINNOW_INLINE void sum_packs(double* a, double* b, Index rows, Index cols, const
   for (Index first = 0; first < cols; first += W) take(first, std::integral_constant<int, 1>());
 }
 
+/// Adds the distances of a plane, one after the other where it is too short for four sums at once.
+template <class T>
+MINNOW_INLINE void add_plane(DistanceSums<T>& sums, const T* x, Index hw, T pivot) {
+  using P = Pack<T>;
+  constexpr Index W = P::width;
+  if (hw >= 4 * W) return sums.add(sum_distances<DistanceSums<T>>(x, hw, 1, 0, pivot));
+  const P center(pivot);
+  DistanceSums<T> own = sums;
+  Index i = 0;
+  for (; i + W <= hw; i += W) own.add(P::load(x + i) - center);
+  if (const Index rest = hw - i; rest > 0) own.add((P::load(x + i, rest) - center).first(rest));
+  sums = own;
+}
+
 /// The sums of d and d^2, d = x - pivot, of at most BatchBlocks::most_channels neighbouring
 /// channels in some images.
 template <class T>
@@ -136,7 +150,7 @@ void sum_plane_distances(double* d, double* squares, const T* x, const T* pivot,
   }
   for (Index i = 0; i < images; ++i)
     for (Index ch = 0; ch < channels; ++ch)
-      sums[ch].add(sum_distances<DistanceSums<T>>(x + (i * c + ch) * hw, hw, 1, 0, pivot[ch]));
+      add_plane(sums[ch], x + (i * c + ch) * hw, hw, pivot[ch]);
   for (Index ch = 0; ch < channels; ++ch) finish(ch);
 }
 
