@@ -10,13 +10,7 @@
 #include <utility>
 
 #include "minnow/core/config.hpp"
-
-// immintrin.h is large: only where Eigen includes it, too.
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+#include "minnow/core/intrinsics.hpp"
 
 namespace minnow::inline MINNOW_ABI {
 

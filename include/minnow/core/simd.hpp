@@ -2,19 +2,9 @@
 /// @file
 /// `Pack<T>`: as many numbers as one vector register holds. The only door to Eigen's packet types.
 
-// GCC 12's own AVX-512 intrinsics, which Eigen includes, start from deliberately undefined
-// registers and would warn in every user of this header (GCC bug 105593). minnow calls those with
-// `maskz` in their name, which start from zero and compile to the same instructions.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <Eigen/Core>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+#include "minnow/core/intrinsics.hpp"  // before Eigen, which includes them too
 
+#include <Eigen/Core>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -205,8 +195,8 @@ MINNOW_INLINE Pack<T, vector> sqrt(Pack<T, vector> a) {
   // Eigen approximates on x86 where it can: a few units off, and NaN for infinity.
   using V = Pack<T, vector>;
 #if defined(EIGEN_VECTORIZE_AVX512)
-  if constexpr (V::width == 16) return V(_mm512_maskz_sqrt_ps(0xFFFF, a.raw));
-  if constexpr (V::width == 8) return V(_mm512_maskz_sqrt_pd(0xFF, a.raw));
+  if constexpr (V::width == 16) return V(_mm512_sqrt_ps(a.raw));
+  if constexpr (V::width == 8) return V(_mm512_sqrt_pd(a.raw));
 #elif defined(EIGEN_VECTORIZE_AVX)
   if constexpr (V::width == 8) return V(_mm256_sqrt_ps(a.raw));
 #elif defined(EIGEN_VECTORIZE_SSE)
@@ -272,8 +262,8 @@ MINNOW_INLINE Pack<T, vector> keep_at_least(Pack<T, vector> a, const std::uint32
 #if defined(EIGEN_VECTORIZE_AVX512)
   if constexpr (sizeof(T) == 4 && V::width == 16) {
     const __m512i word = _mm512_loadu_si512(words);
-    const __m512i half = upper ? _mm512_maskz_srli_epi32(0xFFFF, word, 16)
-                               : _mm512_and_si512(word, _mm512_set1_epi32(0xFFFF));
+    const __m512i half =
+        upper ? _mm512_srli_epi32(word, 16) : _mm512_and_si512(word, _mm512_set1_epi32(0xFFFF));
     const auto mask = _mm512_cmpge_epu32_mask(half, _mm512_set1_epi32(static_cast<int>(least)));
     return V(_mm512_maskz_mov_ps(mask, a.raw));
   }

@@ -31,11 +31,9 @@ MINNOW_INLINE V load_bytes(const std::uint8_t* from, Index count) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(EIGEN_VECTORIZE_AVX512)
   const auto mask = static_cast<__mmask16>((1u << count) - 1u);
   if constexpr (std::is_same_v<T, float> && V::width == 16)
-    return V(_mm512_maskz_cvtepi32_ps(
-        0xFFFF, _mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_maskz_loadu_epi8(mask, from))));
+    return V(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from))));
   else if constexpr (std::is_same_v<T, double> && V::width == 8)
-    return V(
-        _mm512_maskz_cvtepi32_pd(0xFF, _mm256_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from))));
+    return V(_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from))));
 #endif
   T lanes[V::width] = {};
   for (Index i = 0; i < count; ++i) lanes[i] = static_cast<T>(from[i]);
@@ -47,11 +45,9 @@ MINNOW_INLINE void store_bytes(Pack<T, vector> a, std::uint8_t* to, Index count)
 #if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(EIGEN_VECTORIZE_AVX512)
   const auto mask = static_cast<__mmask16>((1u << count) - 1u);
   if constexpr (std::is_same_v<T, float> && Pack<T, vector>::width == 16)
-    return _mm_mask_storeu_epi8(
-        to, mask, _mm512_maskz_cvtepi32_epi8(0xFFFF, _mm512_maskz_cvttps_epi32(0xFFFF, a.raw)));
+    return _mm_mask_storeu_epi8(to, mask, _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(a.raw)));
   else if constexpr (std::is_same_v<T, double> && Pack<T, vector>::width == 8)
-    return _mm_mask_storeu_epi8(
-        to, mask, _mm256_maskz_cvtepi32_epi8(0xFF, _mm512_maskz_cvttpd_epi32(0xFF, a.raw)));
+    return _mm_mask_storeu_epi8(to, mask, _mm256_cvtepi32_epi8(_mm512_cvttpd_epi32(a.raw)));
 #endif
   T lanes[Pack<T, vector>::width];
   a.store(lanes);
