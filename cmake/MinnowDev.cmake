@@ -22,11 +22,6 @@ target_compile_options(
     # `#pragma omp simd` is a comment to a compiler that was told nothing of OpenMP.
     $<$<NOT:$<BOOL:${MINNOW_OPENMP}>>:-Wno-unknown-pragmas>)
 
-# Precompiled headers, which our tests use, lose the pragmas by which core/intrinsics.hpp silences these two warnings.
-if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(minnow_dev INTERFACE -Wno-uninitialized -Wno-maybe-uninitialized)
-endif()
-
 # Files that link the library must be compiled for the same processor.
 target_link_libraries(minnow_compiled PRIVATE minnow_dev)
 
