@@ -56,7 +56,7 @@ int main() {
   std::printf("gradients of squareplus: %s\n", gradients ? "right" : gradients.str().c_str());
 
   // It works like any other layer: here it bends a line until that is |x|.
-  nn::Sequential model(nn::Linear(1, 16), Squareplus(), nn::Linear(16, 1));
+  nn::Sequential model{nn::Linear(1, 16), Squareplus(), nn::Linear(16, 1)};
   optim::Adam optimizer(model.parameters(), {.lr = 0.02});
   const auto inputs = Tensor<float>::uniform({256, 1}, -2, 2);
   auto targets = inputs.clone();

@@ -3,11 +3,13 @@
 #include <doctest/doctest.h>
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #include <filesystem>
 #include <random>
 #include <string>
+#include <thread>
 
 #include "temporary.hpp"
 
@@ -36,11 +38,11 @@ void write_all(const std::string& path, const std::string& content, bool compres
   writer.commit();
 }
 
-/// Bytes that compress somewhat.
-std::string sample_bytes(std::size_t count) {
+/// Bytes of so many kinds: of few, they compress somewhat, of 256 not at all.
+std::string sample_bytes(std::size_t count, unsigned kinds = 7) {
   std::mt19937 random(1);
   std::string bytes(count, '\0');
-  for (char& byte : bytes) byte = static_cast<char>(random() % 7);
+  for (char& byte : bytes) byte = static_cast<char>(random() % kinds);
   return bytes;
 }
 
@@ -87,6 +89,53 @@ TEST_CASE("what is written is read again, compressed or not, whatever the size a
       CHECK(reader.path() == path);
       if (compress && size > 1000) CHECK(std::filesystem::file_size(path) < size / 2);
     }
+  }
+}
+
+TEST_CASE("what does not compress is written whole") {
+  const std::string content = sample_bytes(500000, 256);
+  const TemporaryDirectory directory;
+  write_all(directory / "file", content, true);
+  CHECK(std::filesystem::file_size(directory / "file") > 490000);
+  CHECK(read_all(directory / "file") == content);
+}
+
+TEST_CASE("a pipe is written to and read from, and stays one") {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "pipe", content = sample_bytes(200000);
+  REQUIRE(mkfifo(path.c_str(), 0600) == 0);
+  for (const bool compress : {false, true}) {
+    std::thread writer([&] { write_all(path, content, compress); });
+    data::GzipReader reader(path);
+    CHECK_FALSE(reader.size().has_value());
+    CHECK(read_all(reader) == content);
+    writer.join();
+  }
+  CHECK(std::filesystem::is_fifo(path));
+}
+
+TEST_CASE("a link stays one and leads to the new content, a private file stays private") {
+  const TemporaryDirectory directory;
+  const std::string file = directory / "file", link = directory / "link";
+  write_file(file, "old");
+  std::filesystem::permissions(file, std::filesystem::perms::owner_read);
+  std::filesystem::create_symlink("file", link);
+  write_all(link, "new", false);
+  CHECK(std::filesystem::is_symlink(link));
+  CHECK(read_file(file) == "new");
+  CHECK(std::filesystem::status(file).permissions() == std::filesystem::perms::owner_read);
+}
+
+TEST_CASE("nothing can be written to a file that is complete") {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "file";
+  for (const bool compress : {false, true}) {
+    data::GzipWriter writer(path, compress);
+    writer.commit();
+    const std::string complete = path + ": is complete, nothing can be written to it now";
+    CHECK(error_of<DataError>([&] { writer.commit(); }) == complete);
+    const std::string bytes = sample_bytes(300000, 256);
+    CHECK(error_of<DataError>([&] { writer.write(bytes.data(), bytes.size()); }) == complete);
   }
 }
 
@@ -174,7 +223,7 @@ TEST_CASE("files that cannot be written say why, and leave nothing behind") {
   write_file(taken, "");
   const std::string path = directory.path() + "/taken";
   const std::string error = error_of<DataError>([&] { write_all(path, "x", false); });
-  CHECK(error == path + ": cannot be given its name: Is a directory");
+  CHECK(error == path + ": cannot be written: Is a directory");
   std::filesystem::remove_all(path);
   CHECK(directory.empty());
 

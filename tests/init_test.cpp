@@ -194,6 +194,9 @@ TEST_CASE("errors name the place and the way out") {
       "For a bias use uniform() or zeros()",
       ShapeError);
   CHECK_THROWS_AS(init::xavier_normal(empty<float>({})), ShapeError);
+  CHECK_THROWS_WITH_AS(init::uniform(Tensor<float>(), 0, 1),
+                       "init: the tensor is undefined, give it a shape", ShapeError);
+  CHECK_THROWS_AS(init::zeros(Tensor<float>()), ShapeError);
   CHECK_THROWS_WITH_AS(init::uniform(empty<float>({8}), 2, 1),
                        "init::uniform: low = 2 is above high = 1", Error);
   CHECK_THROWS_WITH_AS(init::normal(empty<float>({8}), 0, -1),

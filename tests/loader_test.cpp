@@ -258,8 +258,30 @@ TEST_CASE("what a transform throws arrives in the loop, after the batches before
           }) == "the fourth batch");
     CHECK(arrived == 3);
     CHECK(std::ssize(batches(loader)) == 10);  // the next epoch runs
+
+    calls = 0;
+    auto it = loader.begin();
+    for (int i = 0; i < 2; ++i) ++it;
+    CHECK(error_of<DataError>([&] { ++it; }) == "the fourth batch");
+    ++it;  // there is no way on
+    CHECK(it == loader.end());
   }
 }
+
+TEST_CASE("transforms that change the number of samples are found out") {
+  const auto error = [](const data::Transform& transform) {
+    DataLoader loader(images(10), labels(10),
+                      {.batch_size = 4, .transforms = {data::Normalize(0, 1), transform}});
+    return error_of<ShapeError>([&] { loader.begin(); });
+  };
+  CHECK(error([](Tensor<float>& batch, const data::SampleKeys&) { batch = batch.slice(0, 1); }) ==
+        "DataLoader: transform 1 left a batch of shape [1, 1, 4, 6], expected [4, ...] as before");
+  CHECK(error([](Tensor<float>& batch, const data::SampleKeys&) {
+          batch = {};
+        }).find("transform 1 left a batch of shape []") != std::string::npos);
+}
+
+static_assert(std::ranges::input_range<DataLoader>);
 
 TEST_CASE("a thread prepares batches ahead, but no more than asked for") {
   std::atomic<int> prepared{0};

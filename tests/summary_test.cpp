@@ -70,6 +70,32 @@ TEST_CASE("a summary's rows are the calls of layers, its totals count each param
   CHECK(summary.totals.bytes() == 24 * 8 + 2 * 6 * 24 * 8 + (7 + 3 + 5 + 1234) * 8);
 }
 
+/// A Sequential and a list of which only the second is called.
+struct Block : nn::Module<double> {
+  std::shared_ptr<nn::Sequential<double>> shortcut =
+      register_module("shortcut", nn::Sequential<double>());
+  std::shared_ptr<nn::ModuleList<double>> list = register_module("list", [] {
+    nn::ModuleList<double> two;
+    two.add(Gain(2));
+    return two;
+  }());
+  Variable<double> forward(const Variable<double>& x) override {
+    return (*list)[0]((*shortcut)(x));
+  }
+  std::string name() const override { return "Block"; }
+};
+
+TEST_CASE("neither the model, nor a Sequential without layers, nor a list has a row") {
+  Block block;
+  const nn::Summary summary = nn::summary(block, {2});
+  REQUIRE(summary.rows.size() == 1);
+  CHECK(summary.rows[0].layer == "Gain-1");
+  nn::Sequential<double> model(Block{}, Gain(3));
+  const nn::Summary nested = nn::summary(model, {2});
+  REQUIRE(nested.rows.size() == 3);
+  CHECK(nested.rows[1].layer == "Block-2");
+}
+
 TEST_CASE("frozen parameters are not trainable, large numbers have commas") {
   Gain model(1234567);
   const auto line = "              Gain-1                    [-1, 2]       1,234,567\n";

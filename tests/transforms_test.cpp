@@ -266,9 +266,10 @@ TEST_CASE("RandomHorizontalFlip mirrors whole images, as often as asked") {
 TEST_CASE("RandomErasing overwrites one rectangle within the ranges, in all channels") {
   const Tensor<float> x = pictures({500, 2, 20, 30});
   const data::RandomErasingOptions options{
-      .probability = 0.7, .area = {0.1, 0.2}, .ratio = {0.5, 2}, .value = 7};
+      .probability = 0.7, .area = {0.1, 0.2}, .ratio = {1.5, 3}, .value = 7};
   const Tensor<float> y = transformed(data::RandomErasing(options), x);
   int erased = 0;
+  std::vector<std::array<double, 2>> corners;  // as shares of the places there are
   bool at_top = false, at_left = false, at_bottom = false, at_right = false;
   for (Index n = 0; n < 500; ++n) {
     Index top = 20, left = 30, bottom = -1, right = -1, count = 0;
@@ -291,17 +292,26 @@ TEST_CASE("RandomErasing overwrites one rectangle within the ranges, in all chan
     REQUIRE(count == static_cast<Index>(height * width));
     // The sides are rounded to whole pixels.
     CHECK(((height + 0.5) * (width + 0.5) > 60 && (height - 0.5) * (width - 0.5) < 120));
-    CHECK(((height + 0.5) / (width - 0.5) > 0.5 && (height - 0.5) / (width + 0.5) < 2));
+    CHECK(((height + 0.5) / (width - 0.5) > 1.5 && (height - 0.5) / (width + 0.5) < 3));
     at_top = at_top || top == 0, at_left = at_left || left == 0;
     at_bottom = at_bottom || bottom == 19, at_right = at_right || right == 29;
+    corners.push_back(
+        {static_cast<double>(top) / (20 - height), static_cast<double>(left) / (30 - width)});
   }
   CHECK(std::abs(erased - 350) < 50);
   CHECK((at_top && at_left && at_bottom && at_right));
+  // Both places are even over what there is, and independent of each other: of 350 pairs, the
+  // correlation's standard deviation is 0.05.
+  double product = 0;
+  for (const auto& [from_top, from_left] : corners)
+    product += 12 * (from_top - 0.5) * (from_left - 0.5);
+  CHECK(std::abs(product / static_cast<double>(corners.size())) < 0.2);
   // A rectangle that never fits: nothing happens.
   const Tensor<float> tiny = pictures({3, 1, 4, 4});
   CHECK(
       same_bits(transformed(data::RandomErasing({.probability = 1, .area = {1, 1}}), tiny), tiny));
   CHECK(same_bits(transformed(data::RandomErasing({.probability = 0}), x), x));
+  CHECK(same_bits(transformed(data::RandomErasing({.ratio = {1e-300, 1e-299}}), x), x));
 }
 
 TEST_CASE(
@@ -383,6 +393,18 @@ TEST_CASE("wrong options are refused") {
   const auto error = [](const auto& make) { return error_of<Error>(make); };
   CHECK(error([] { data::Normalize(0.5, 0); }) ==
         "Normalize: deviation 0, expected a positive number");
+  CHECK(error([] { data::Normalize(0.5, 1e-50); }).find("positive") != std::string::npos);
+  CHECK(error([] { data::Normalize(NAN, 1); }) == "Normalize: mean nan, expected a finite number");
+  CHECK(error([] { data::RandomAffine({.degrees = INFINITY}); }) ==
+        "RandomAffine: degrees inf, expected a finite number");
+  CHECK(error([] { data::RandomAffine({.translate = 1.5}); }) ==
+        "RandomAffine: translate 1.5, expected a share of the size, at most 1");
+  CHECK(error([] {
+          data::RandomAffine({.scale = {1, INFINITY}});
+        }).find("from 1 to inf") != std::string::npos);
+  CHECK(error([] {
+          data::RandomErasing({.ratio = {1, INFINITY}});
+        }).find("from 1 to inf") != std::string::npos);
   CHECK(error([] {
           data::Normalize({0.5, 0.5}, {1});
         }) == "Normalize: 2 means and 1 deviations, expected one of each per channel");
@@ -400,9 +422,9 @@ TEST_CASE("wrong options are refused") {
   CHECK(error([] {
           data::RandomAffine({.scale = {1.1, 0.9}});
         }).find("from 1.1 to 0.9") != std::string::npos);
-  CHECK(error([] { data::Pad(-1); }) == "Pad: padding -1, expected at least 0");
-  CHECK(error([] { data::RandomCrop(0); }) ==
-        "RandomCrop: size 0 and padding 0, expected at least 1 and at least 0");
+  CHECK(error([] { data::Pad(-1); }) == "Pad: padding -1, expected 0 to 1073741824");
+  CHECK(error([] { data::Pad(Index{1} << 62); }).find("expected 0 to") != std::string::npos);
+  CHECK(error([] { data::RandomCrop(0); }) == "RandomCrop: size 0, expected at least 1");
   CHECK(error([] { data::RandomCrop(1, {.padding = -1}); }).find("padding -1") !=
         std::string::npos);
   CHECK(error([] { data::RandomHorizontalFlip(1.5); }) ==

@@ -53,4 +53,6 @@
 #include "minnow/train/metrics.hpp"
 #if defined(MINNOW_COMPILED)
 #include "minnow/compiled.hpp"
+#elif defined(MINNOW_IMPLEMENTATION)
+#error "MINNOW_IMPLEMENTATION has an effect with -DMINNOW_COMPILED only, which all files need"
 #endif

@@ -3,11 +3,15 @@
 /// Files, compressed or not, read and written as a stream of bytes. The only door to zlib.
 
 #include <zlib.h>
+#if !defined(_WIN32)
+#include <sys/stat.h>
+#endif
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -38,39 +42,69 @@ inline void check_file(bool done, const std::string& path, const char* failure) 
 }
 
 /// A file that appears under its name only when it is complete: the bytes go to another beside it,
-/// which `commit` renames. Without a `commit` nothing remains.
+/// which `commit` renames. Without a `commit` nothing remains. A link stays one and its target gets
+/// the bytes; a file that was there keeps its permissions; what is no file, such as a pipe, is
+/// written to at once.
 class PendingFile {
  public:
-  explicit PendingFile(std::string path) : path_(std::move(path)) {
+  explicit PendingFile(std::string path) : path_(std::move(path)), pending_(path_) {
+#if !defined(_WIN32)
+    struct stat there {};
+    const bool replaces = ::stat(path_.c_str(), &there) == 0;
+    if (replaces && !S_ISREG(there.st_mode)) {
+      file_.reset(std::fopen(path_.c_str(), "wb"));
+      check_file(file_ != nullptr, path_, "cannot be written");
+      return;
+    }
+    struct stat link {};
+    if (replaces && ::lstat(path_.c_str(), &link) == 0 && S_ISLNK(link.st_mode)) follow_link();
+#endif
     // A name that nobody else has: another process may be writing the same file.
     for (int i = 0; i < 1000 && !file_; ++i) {
       pending_ = text(path_, ".tmp", i);
       file_.reset(std::fopen(pending_.c_str(), "wbx"));
       if (!file_ && errno != EEXIST) break;
     }
-    detail::check_file(file_ != nullptr, path_, "cannot be created");
+    check_file(file_ != nullptr, path_, "cannot be created");
+#if !defined(_WIN32)
+    if (replaces) static_cast<void>(::fchmod(::fileno(file_.get()), there.st_mode & 07777));
+#endif
   }
   PendingFile(const PendingFile&) = delete;
   PendingFile& operator=(const PendingFile&) = delete;
   ~PendingFile() {
     file_.reset();
-    if (!committed_) std::remove(pending_.c_str());
+    if (!committed_ && pending_ != path_) std::remove(pending_.c_str());
   }
 
   void write(const void* bytes, std::size_t size) {
-    detail::check_file(std::fwrite(bytes, 1, size, file_.get()) == size, pending_,
-                       "cannot be written");
+    check_open();
+    check_file(std::fwrite(bytes, 1, size, file_.get()) == size, pending_, "cannot be written");
   }
 
   void commit() {
-    detail::check_file(std::fclose(file_.release()) == 0, pending_, "cannot be written");
-    detail::check_file(std::rename(pending_.c_str(), path_.c_str()) == 0, path_,
-                       "cannot be given its name");
+    check_open();
+    check_file(std::fclose(file_.release()) == 0, pending_, "cannot be written");
+    if (pending_ != path_)
+      check_file(std::rename(pending_.c_str(), path_.c_str()) == 0, path_,
+                 "cannot be given its name");
     committed_ = true;
   }
 
  private:
-  std::string path_, pending_;
+  void check_open() const {
+    check<DataError>(file_ != nullptr, path_, ": is complete, nothing can be written to it now");
+  }
+#if !defined(_WIN32)
+  void follow_link() {
+    const std::unique_ptr<char, decltype(&std::free)> target(::realpath(path_.c_str(), nullptr),
+                                                             &std::free);
+    check_file(target != nullptr, path_, "cannot be followed");
+    path_ = target.get();
+  }
+#endif
+
+  std::string path_, pending_;  // the same for what is written to at once
   FileHandle file_;
   bool committed_ = false;
 };
@@ -199,7 +233,7 @@ class GzipReader {
 /// Writes a file, gzip or plain. It appears under its name when `commit` completes it; until then,
 /// and without a `commit`, a file that was there before stays untouched.
 ///
-/// Errors: DataError where the file cannot be created, written or renamed.
+/// Errors: DataError where the file cannot be created, written or renamed, or is complete already.
 class GzipWriter {
  public:
   GzipWriter(std::string path, bool compress) : file_(std::move(path)) {

@@ -170,9 +170,13 @@ void copy_big_endian(void* to, const void* from, Index count) {
 template <class T>
 Tensor<T> read_idx_elements(GzipReader& reader, const IdxHeader& header) {
   const auto bytes = read_idx_bytes(reader, header);
-  Tensor<T> result(header.shape);
-  copy_big_endian<T>(result.data(), bytes.get(), result.size());
-  return result;
+  try {
+    Tensor<T> result(header.shape);
+    copy_big_endian<T>(result.data(), bytes.get(), result.size());
+    return result;
+  } catch (const std::bad_alloc&) {
+    throw DataError(text(reader.path(), ": no memory for ", header));
+  }
 }
 
 template <class T>

@@ -80,9 +80,13 @@ struct LoaderSource {
                  Tensor<std::int64_t>(Shape{count})};
     for (Index i = 0; i < count; ++i)
       result.labels[i] = labels[chosen[static_cast<std::size_t>(i)]];
-    std::uint32_t stream = first_transform_stream;
-    for (const Transform& transform : options.transforms)
-      transform(result.x, SampleKeys{{options.seed, stream++, epoch}, chosen});
+    for (std::uint32_t i = 0; i < options.transforms.size(); ++i) {
+      const RandomKey key{options.seed, first_transform_stream + i, epoch};
+      options.transforms[i](result.x, SampleKeys{key, chosen});
+      check<ShapeError>(result.x.rank() >= 1 && result.x.size(0) == count, "DataLoader: transform ",
+                        i, " left a batch of shape ", result.x.shape(), ", expected [", count,
+                        ", ...] as before");
+    }
     return result;
   }
 
@@ -133,10 +137,11 @@ class Epoch {
     thread_.join();
   }
 
-  /// The next batch; false at the end. What a transform throws arrives here.
+  /// The next batch; false at the end. What a transform throws arrives here, and ends the epoch.
   bool next(Batch& batch) {
     batch = {};  // its memory serves for the next one
-    if (position_ == source_->batches()) return false;
+    const Index position = std::exchange(position_, source_->batches());
+    if (position == source_->batches()) return false;
     if (thread_.joinable()) {
       std::unique_lock lock(mutex_);
       arrival_.wait(lock, [this] { return !ready_.empty() || failure_; });
@@ -146,9 +151,9 @@ class Epoch {
       lock.unlock();
       room_.notify_one();
     } else {
-      batch = source_->batch(number_, order_, position_);
+      batch = source_->batch(number_, order_, position);
     }
-    ++position_;
+    position_ = position + 1;
     return true;
   }
 
@@ -205,7 +210,8 @@ class Epoch {
 /// Epochs count from 0; each loop advances the count, and `set_epoch` resumes it.
 ///
 /// Errors: ShapeError where labels and inputs differ in number; Error where the options leave no
-/// batch. What a transform throws arrives in the loop, from a thread as well.
+/// batch, or where a transform changes the number of samples. What a transform throws arrives in
+/// the loop, from a thread as well, and ends the epoch.
 ///
 ///     data::DataLoader loader(train, {.batch_size = 128, .shuffle = true, .drop_last = true,
 ///                                     .transforms = {data::RandomAffine({.degrees = 8}),
@@ -221,10 +227,10 @@ class DataLoader {
 
     explicit Iterator(std::unique_ptr<detail::Epoch> epoch) : epoch_(std::move(epoch)) { ++*this; }
 
-    Batch& operator*() { return batch_; }
-    Batch* operator->() { return &batch_; }
+    Batch& operator*() const { return *batch_; }
+    Batch* operator->() const { return batch_.get(); }
     Iterator& operator++() {
-      if (!epoch_->next(batch_)) epoch_.reset();
+      if (!epoch_->next(*batch_)) epoch_.reset();
       return *this;
     }
     void operator++(int) { ++*this; }
@@ -232,7 +238,7 @@ class DataLoader {
 
    private:
     std::unique_ptr<detail::Epoch> epoch_;
-    Batch batch_;
+    std::unique_ptr<Batch> batch_ = std::make_unique<Batch>();
   };
 
   /// inputs [N, ...], bytes or floats; labels [N].

@@ -124,9 +124,14 @@ class RandomAffine {
     check(options.degrees >= 0 && options.translate >= 0 && options.shear >= 0,
           "RandomAffine: degrees ", options.degrees, ", translate ", options.translate, ", shear ",
           options.shear, "; each is how far to go either way, so none can be negative");
-    check(options.scale[0] > 0 && options.scale[0] <= options.scale[1], "RandomAffine: scale from ",
-          options.scale[0], " to ", options.scale[1],
+    check(options.scale[0] > 0 && options.scale[0] <= options.scale[1] &&
+              std::isfinite(options.scale[1]),
+          "RandomAffine: scale from ", options.scale[0], " to ", options.scale[1],
           ", expected two positive factors, the least first");
+    check(std::isfinite(options.degrees), "RandomAffine: degrees ", options.degrees,
+          ", expected a finite number");
+    check(options.translate <= 1, "RandomAffine: translate ", options.translate,
+          ", expected a share of the size, at most 1");
     check(options.shear < 90, "RandomAffine: shear ", options.shear,
           ", expected less than 90 degrees");
   }

@@ -49,13 +49,20 @@ inline void check_probability(const char* name, double probability) {
         ", expected 0 to 1");
 }
 
+/// The upper limit keeps sums of sizes from overflowing; no image is that large.
+inline void check_padding(const char* name, Size2 padding) {
+  constexpr Index most = Index{1} << 30;
+  check<ShapeError>(std::min(padding.h, padding.w) >= 0 && std::max(padding.h, padding.w) <= most,
+                    name, ": padding ", padding, ", expected 0 to ", most);
+}
+
 }  // namespace detail
 
 /// (x - mean) / deviation, with one number of each for all channels or one per channel.
 ///
 /// MNIST's are 0.1307 and 0.3081, Fashion-MNIST's 0.2860 and 0.3530, KMNIST's 0.1918 and 0.3483.
-/// Errors: Error for a deviation that is not positive, or means and deviations that differ in
-/// number; ShapeError for a batch of another number of channels.
+/// Errors: Error for a mean that is not finite, a deviation that is not positive (as floats), or
+/// means and deviations that differ in number; ShapeError for a batch of another number of channels.
 class Normalize {
  public:
   Normalize(double mean, double deviation) : Normalize(std::vector{mean}, std::vector{deviation}) {}
@@ -63,8 +70,12 @@ class Normalize {
       : mean_(std::move(mean)), deviation_(std::move(deviation)) {
     check(!mean_.empty() && mean_.size() == deviation_.size(), "Normalize: ", mean_.size(),
           " means and ", deviation_.size(), " deviations, expected one of each per channel");
+    for (const double each : mean_)
+      check(std::isfinite(static_cast<float>(each)), "Normalize: mean ", each,
+            ", expected a finite number");
     for (const double each : deviation_)
-      check(each > 0, "Normalize: deviation ", each, ", expected a positive number");
+      check(static_cast<float>(each) > 0, "Normalize: deviation ", each,
+            ", expected a positive number");
   }
 
   void operator()(Tensor<float>& batch, const SampleKeys& keys) const {
@@ -94,8 +105,7 @@ class Normalize {
 class Pad {
  public:
   explicit Pad(Size2 padding, float fill = 0) : padding_(padding), fill_(fill) {
-    check<ShapeError>(padding.h >= 0 && padding.w >= 0, "Pad: padding ", padding,
-                      ", expected at least 0");
+    detail::check_padding("Pad", padding);
   }
 
   void operator()(Tensor<float>& batch, const SampleKeys& keys) const {
@@ -122,10 +132,9 @@ class RandomCrop {
  public:
   explicit RandomCrop(Size2 size, const RandomCropOptions& options = {})
       : size_(size), options_(options) {
-    check<ShapeError>(
-        size.h >= 1 && size.w >= 1 && options.padding.h >= 0 && options.padding.w >= 0,
-        "RandomCrop: size ", size, " and padding ", options.padding,
-        ", expected at least 1 and at least 0");
+    detail::check_padding("RandomCrop", options.padding);
+    check<ShapeError>(size.h >= 1 && size.w >= 1, "RandomCrop: size ", size,
+                      ", expected at least 1");
   }
 
   void operator()(Tensor<float>& batch, const SampleKeys& keys) const {
@@ -188,7 +197,8 @@ class RandomErasing {
     check(0 <= options.area[0] && options.area[0] <= options.area[1] && options.area[1] <= 1,
           "RandomErasing: area from ", options.area[0], " to ", options.area[1],
           ", expected shares of the image, the least first");
-    check(0 < options.ratio[0] && options.ratio[0] <= options.ratio[1],
+    check(0 < options.ratio[0] && options.ratio[0] <= options.ratio[1] &&
+              std::isfinite(options.ratio[1]),
           "RandomErasing: ratio from ", options.ratio[0], " to ", options.ratio[1],
           ", expected two positive numbers, the least first");
   }
@@ -207,9 +217,10 @@ class RandomErasing {
           static_cast<double>(h * w) * keys.uniform(i, draw, options_.area[0], options_.area[1]);
       const double ratio = std::exp(
           keys.uniform(i, draw + 1, std::log(options_.ratio[0]), std::log(options_.ratio[1])));
-      const auto height = static_cast<Index>(std::lround(std::sqrt(area * ratio)));
-      const auto width = static_cast<Index>(std::lround(std::sqrt(area / ratio)));
-      if (height >= h || width >= w) continue;
+      const double rows = std::round(std::sqrt(area * ratio)),
+                   columns = std::round(std::sqrt(area / ratio));
+      if (rows >= static_cast<double>(h) || columns >= static_cast<double>(w)) continue;
+      const auto height = static_cast<Index>(rows), width = static_cast<Index>(columns);
       const Index top = keys.integer(i, draw + 2, h - height + 1),
                   left = keys.integer(i, draw + 3, w - width + 1);
       for (Index channel = 0; channel < c; ++channel)

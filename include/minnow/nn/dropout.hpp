@@ -70,8 +70,8 @@ Variable<T> dropout2d(const Variable<T>& x, double p, const RandomKey& key, bool
 /// call in training takes the next key of the `default_generator`, unless p is 0. Errors: Error
 /// unless 0 <= p <= 1.
 ///
-///     nn::Sequential model(nn::Linear(784, 100), nn::ReLU(), nn::Dropout(0.2),
-///                          nn::Linear(100, 10));
+///     nn::Sequential model{nn::Linear(784, 100), nn::ReLU(), nn::Dropout(0.2),
+///                          nn::Linear(100, 10)};
 template <class T = float>
 class Dropout : public Module<T> {
  public:
@@ -94,7 +94,7 @@ class Dropout : public Module<T> {
 /// default 0.5. Each call in training takes the next key of the `default_generator`, unless p is 0.
 /// Errors: Error unless 0 <= p <= 1, ShapeError for a rank below 3.
 ///
-///     nn::Sequential model(nn::Conv2d(1, 8, 3), nn::Dropout2d(0.1), nn::ReLU());
+///     nn::Sequential model{nn::Conv2d(1, 8, 3), nn::Dropout2d(0.1), nn::ReLU()};
 template <class T = float>
 class Dropout2d : public Module<T> {
  public:

@@ -11,7 +11,7 @@ namespace minnow::inline MINNOW_ABI::nn {
 /// back. The defaults keep the samples apart: [N, C, H, W] to [N, C * H * W]. Shares memory with
 /// its input. Errors: ShapeError where x lacks these axes, or start lies behind end.
 ///
-///     nn::Sequential model(nn::AvgPool2d(5), nn::Flatten(), nn::Linear(50, 10));
+///     nn::Sequential model{nn::AvgPool2d(5), nn::Flatten(), nn::Linear(50, 10)};
 template <class T = float>
 class Flatten : public Module<T> {
  public:

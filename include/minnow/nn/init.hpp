@@ -62,6 +62,7 @@ namespace detail {
 
 template <class T>
 Tensor<T>& values_of(Tensor<T>& tensor) {
+  check<ShapeError>(tensor.defined(), "init: the tensor is undefined, give it a shape");
   return tensor;
 }
 template <class T>

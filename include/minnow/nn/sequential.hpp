@@ -15,8 +15,12 @@ namespace minnow::inline MINNOW_ABI::nn {
 /// Feeds each module's output to the next. Children are named "0", "1", ..., as in PyTorch, or by
 /// name.
 ///
-///     nn::Sequential model(nn::Conv2d(1, 8, 3), nn::ReLU(), nn::MaxPool2d(2));
+///     nn::Sequential model{nn::Conv2d(1, 8, 3), nn::ReLU(), nn::MaxPool2d(2)};
 ///     model.add("head", nn::Linear(10, 2));
+///
+/// Write braces: they have the layers made, and their weights drawn, in the order in which they
+/// stand. In parentheses the compiler chooses, and GCC begins with the last, so that the same seed
+/// gives other weights than with Clang.
 ///
 /// Children that fit a `Plan` run in one go, several times faster than one by one; the others, and
 /// all of them after `plan(false)`, layer by layer. The results are the same up to rounding.

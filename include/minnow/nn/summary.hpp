@@ -87,8 +87,8 @@ class RandomStateScope {
 /// state as they were.
 ///
 /// Rows are the calls of layers in order, numbered through. As in torchsummary, Sequential,
-/// ModuleList and the model itself have no row. Unlike there, parameters of any name count, and a
-/// layer that is called twice counts once in the totals.
+/// ModuleList and the model itself have no row. Unlike there, a model that is a single layer has
+/// one, parameters of any name count, and a layer that is called twice counts once in the totals.
 ///
 ///     std::puts(nn::summary(model, {1, 28, 28}).str().c_str());
 ///
@@ -100,8 +100,8 @@ Summary summary(Module<T>& model, const Shape& input_shape) {
   const auto bytes = [](Index numbers) { return numbers * static_cast<Index>(sizeof(T)); };
 
   const auto has_row = [&](const Module<T>& module) {
-    if (module.children().empty()) return true;
-    return &module != &model && module.name() != "Sequential" && module.name() != "ModuleList";
+    if (module.name() == "Sequential" || module.name() == "ModuleList") return false;
+    return &module != &model || module.children().empty();
   };
   const ModuleObserver<T> observer([&](const Module<T>& module, const Variable<T>& y) {
     if (!has_row(module)) return;
