@@ -67,7 +67,7 @@ class PendingFile {
     }
     check_file(file_ != nullptr, path_, "cannot be created");
 #if !defined(_WIN32)
-    if (replaces) static_cast<void>(::fchmod(::fileno(file_.get()), there.st_mode & 07777));
+    if (replaces) static_cast<void>(::fchmod(::fileno(file_.get()), there.st_mode & 0777));
 #endif
   }
   PendingFile(const PendingFile&) = delete;

@@ -117,7 +117,8 @@ struct RandomAffineOptions {
 /// is black.
 ///
 /// batch [N, C, H, W], changed in place; parallel over images. Errors: ShapeError for another rank;
-/// Error for a negative range or a scale that is not positive.
+/// Error for a negative range, a scale that is not positive, a turn or scale that is not finite, a
+/// translate above 1 or a shear of 90 degrees.
 class RandomAffine {
  public:
   explicit RandomAffine(const RandomAffineOptions& options) : options_(options) {

@@ -219,7 +219,7 @@ class RandomErasing {
           keys.uniform(i, draw + 1, std::log(options_.ratio[0]), std::log(options_.ratio[1])));
       const double rows = std::round(std::sqrt(area * ratio)),
                    columns = std::round(std::sqrt(area / ratio));
-      if (rows >= static_cast<double>(h) || columns >= static_cast<double>(w)) continue;
+      if (!(rows < static_cast<double>(h) && columns < static_cast<double>(w))) continue;
       const auto height = static_cast<Index>(rows), width = static_cast<Index>(columns);
       const Index top = keys.integer(i, draw + 2, h - height + 1),
                   left = keys.integer(i, draw + 3, w - width + 1);
