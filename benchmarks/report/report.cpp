@@ -59,7 +59,7 @@ std::string microseconds(double seconds) {
 std::string times(double ratio) {
   return fixed(ratio, ratio < 9.95 ? 2 : ratio < 99.5 ? 1 : 0) + "×";
 }
-/// Bold where we are faster by more than chance.
+/// Bold where we are faster by 5 % or more.
 std::string versus(double ratio) { return (ratio >= 1.05 ? "*" : "") + times(ratio); }
 std::string percent(double share) { return fixed(100 * share, 0) + " %"; }
 

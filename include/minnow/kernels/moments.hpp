@@ -202,7 +202,7 @@ struct OnePass {
       : OnePass(count, static_cast<double>(sum(sums.d)), static_cast<double>(sum(sums.squares))) {}
 
   bool overflows() const { return !std::isfinite(squares); }
-  double lost() const { return d * d * (1 / n); }
+  double lost() const { return d * d * (1 / n); }  // 1 / n is one for all sets of a loop
   /// False where squares have overflown, or where the pivot is so far off that the difference loses
   /// more than two bits.
   bool is_good() const { return !overflows() && lost() <= 0.75 * squares; }
