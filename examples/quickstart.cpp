@@ -15,12 +15,8 @@ int main() {
       (labels[i] == 0 ? images(i, 0, line, j) : images(i, 0, j, line)) += 3;
   }
 
-  nn::Sequential model{nn::Conv2d(1, 8, 3, {.bias = false}),
-                       nn::BatchNorm2d(8),
-                       nn::ReLU(),
-                       nn::MaxPool2d(2),
-                       nn::Flatten(),
-                       nn::Linear(8 * 5 * 5, 2)};
+  nn::Sequential model{nn::Conv2d(1, 8, 3), nn::BatchNorm2d(8), nn::ReLU(),
+                       nn::MaxPool2d(2),    nn::Flatten(),      nn::Linear(8 * 5 * 5, 2)};
   std::puts(nn::summary(model, {1, size, size}).str().c_str());
 
   data::DataLoader loader(images.slice(0, 800), labels.slice(0, 800),
