@@ -20,7 +20,7 @@ struct Lines {
   std::string text;
 };
 /// The first column is words, the others are numbers, unless all are words. Bold cells begin with
-/// '*'.
+/// '*', faint ones with '~'.
 struct Table {
   std::string title;
   std::vector<std::string> head;
@@ -91,8 +91,9 @@ struct Html {
     for (const auto& row : t.rows) {
       out += "<tr>";
       for (const auto& cell : row)
-        out += cell.starts_with('*') ? "<td class=\"good\">" + escape(cell.substr(1)) + "</td>"
-                                     : "<td>" + escape(cell) + "</td>";
+        out += cell.starts_with('*')   ? "<td class=\"good\">" + escape(cell.substr(1)) + "</td>"
+               : cell.starts_with('~') ? "<td class=\"faint\">" + escape(cell.substr(1)) + "</td>"
+                                       : "<td>" + escape(cell) + "</td>";
       out += "</tr>\n";
     }
     out += "</tbody></table></div>\n";
@@ -116,7 +117,11 @@ struct Markdown {
     if (!t.title.empty()) out += t.title + "\n\n";
     const auto line = [&](const std::vector<std::string>& cells) {
       for (const auto& cell : cells)
-        out += "| " + (cell.starts_with('*') ? "**" + cell.substr(1) + "**" : cell) + " ";
+        out += "| " +
+               (cell.starts_with('*')   ? "**" + cell.substr(1) + "**"
+                : cell.starts_with('~') ? "_" + cell.substr(1) + "_"
+                                        : cell) +
+               " ";
       out += "|\n";
     };
     line(t.head);
@@ -152,6 +157,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; position: st
                                  background: #fff; }
 .words td { text-align: left; padding-right: 1.6rem; white-space: normal; }
 td.good { font-weight: 650; color: #0a6640; }
+td.faint { color: #8a93a3; }
 tr:hover td { background: #f7f9fc; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; }
 figure { margin: .6rem 0; }

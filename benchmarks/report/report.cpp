@@ -63,6 +63,18 @@ std::string times(double ratio) {
 std::string versus(double ratio) { return (ratio >= 1.05 ? "*" : "") + times(ratio); }
 std::string percent(double share) { return fixed(100 * share, 0) + " %"; }
 
+/// Half the distance from the tenth to the ninetieth percentile, as a share of the median.
+double spread_of(const Way& way) { return (way.high - way.low) / 2 / way.median; }
+/// A larger spread than that: something else was running.
+constexpr double disturbed = 0.2;
+void make_faint(std::vector<std::string>& cells) {
+  for (std::string& cell : cells) {
+    if (cell.empty()) continue;
+    if (cell.front() == '*') cell.erase(0, 1);
+    cell.insert(0, "~");
+  }
+}
+
 /// A user of libtorch pays for its engine and its allocations, so it is compared with a layer that
 /// pays for ours; the kernels of oneDNN with our kernels, and the faster of ours where there are
 /// two.
@@ -150,8 +162,7 @@ Table table_of(const std::string& title, const std::vector<const Row*>& rows,
     first_of_row = row;
     std::vector<std::string> cells{
         again ? "" : row->shape + (row->direction == "step" ? "" : ", " + row->direction),
-        std::to_string(row->threads), microseconds(own->median),
-        "±" + percent((own->high - own->low) / 2 / own->median)};
+        std::to_string(row->threads), microseconds(own->median), "±" + percent(spread_of(*own))};
     const Peak& peak = peaks.at(row->threads);
     const double best = columns.lanes && row->way("lanes")
                             ? std::min(own->median, row->way("lanes")->median)
@@ -194,6 +205,7 @@ Table table_of(const std::string& title, const std::vector<const Row*>& rows,
     char error[32];
     std::snprintf(error, sizeof error, "%.0e", own->error);
     cells.push_back(error);
+    if (spread_of(*own) > disturbed) make_faint(cells);
     table.rows.push_back(cells);
   }
   return table;
@@ -439,10 +451,11 @@ Table without_empty_columns(Table table) {
   return table;
 }
 
-/// The sums and nets that a reader looks for first.
+/// The sums that a reader looks for first: the norms, what networks take, the rest.
 void add_glance(Document& document, std::vector<File> files) {
   std::ranges::stable_sort(files, {}, [](const File& file) {
-    return file.stem == "train_step" ? 0 : file.stem == "predictor" ? 1 : 2;
+    const bool net = file.stem == "train_step" || file.stem == "predictor";
+    return is_norm(file.stem) ? 0 : net ? 1 : 2;
   });
   Table table{
       "", {"", "threads", "minnow, µs", "speed-up", "libtorch", "tuned libtorch", "oneDNN"}, {}};
@@ -510,7 +523,8 @@ void add_compile_cost(Document& document, const std::filesystem::path& file) {
 
 constexpr const char* how_to_read = R"(
 µs            median time of a call of the kernel; "spread" is half the distance from the 10th to the 90th percentile:
-              above some 20 % something else was running, and the row is to be taken with care
+              above 20 % something else was running, and the row, in grey (in Markdown in italics), is to be
+              taken with care
 GB/s          bytes by the minimal byte model (each tensor once) per second: a lower bound of what really moved
 level         the smallest level of memory that holds these bytes, of two threads in the caches of both cores; "of its
               copy" is the share of the speed of a plain copy there (a loop or memcpy, whichever is faster), measured in
