@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <mutex>
 #include <set>
@@ -157,4 +158,33 @@ TEST_CASE(
     rest = begin;
   });
   CHECK(rest == 0);
+}
+
+TEST_CASE("no threads are woken for little work, and the cut of the work is the same") {
+  const Threads scope(4);
+  const Chunks little = make_chunks(32, 1000), more = make_chunks(33, 1000);
+  CHECK(little.count == 4);
+  CHECK(worker_count(little) == 1);
+  CHECK(worker_count(more) == worker_count(more.count));
+  CHECK(worker_count(make_chunks(32767, 0)) == 1);
+  CHECK(worker_count(make_chunks(1, Index{1} << 40)) == 1);
+  CHECK(worker_count(make_chunks(Index{1} << 40, Index{1} << 20)) == num_threads());
+  std::vector<int> seen(static_cast<std::size_t>(more.count));
+  parallel_for(more, [&](Index chunk) { ++seen[static_cast<std::size_t>(chunk)]; });
+  for (const int count : seen) CHECK(count == 1);
+}
+
+TEST_CASE("ranges cover everything once, one for each thread") {
+  const Threads scope(4);
+  for (const Index items : {0, 1, 3, 4, 1001})
+    for (const Index workers : {1, 2, 3, 4}) {
+      std::vector<int> seen(static_cast<std::size_t>(items));
+      std::atomic<Index> ranges = 0;
+      parallel_ranges(items, workers, [&](Index begin, Index end) {
+        ++ranges;
+        for (Index i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
+      });
+      CHECK(ranges == workers);
+      for (const int count : seen) REQUIRE(count == 1);
+    }
 }

@@ -141,6 +141,7 @@ void parallel_for(Index count, const Body& body) {
 /// function of the problem's size alone, never of the number of threads.
 struct Chunks {
   Index items, size, count;
+  bool small = false;  ///< all of it takes less time than to wake other threads
 
   Index begin(Index chunk) const { return chunk * size; }
   Index end(Index chunk) const { return std::min(items, (chunk + 1) * size); }
@@ -149,17 +150,29 @@ struct Chunks {
 /// Cuts `items`, each worth `cost` elementary operations, into at most `most` chunks that are large
 /// enough to be worth a thread's attention.
 inline Chunks make_chunks(Index items, Index cost, Index most = 64) {
-  constexpr Index worthwhile = 8192;
-  const Index least_items = std::max<Index>(1, worthwhile / std::max<Index>(1, cost));
+  constexpr Index worthwhile = 8192, worth_waking = 4 * worthwhile;
+  const Index per_item = std::max<Index>(1, cost),
+              least_items = std::max<Index>(1, worthwhile / per_item);
   const Index size = std::max({Index{1}, least_items, (items + most - 1) / most});
-  return {items, size, (items + size - 1) / size};
+  return {items, size, (items + size - 1) / size, items <= (worth_waking - 1) / per_item};
+}
+
+/// How many threads a loop over those chunks uses now.
+inline Index worker_count(const Chunks& chunks) {
+  return chunks.small ? 1 : worker_count(chunks.count);
+}
+
+/// Calls `body(chunk)` for the number of every chunk, spread over the threads.
+template <class Body>
+void parallel_for(const Chunks& chunks, const Body& body) {
+  parallel_for(chunks.count, body, worker_count(chunks));
 }
 
 /// Calls `body(begin, end)` for every chunk of [0, items), spread over the threads.
 template <class Body>
 void parallel_chunks(Index items, Index cost, const Body& body) {
   const Chunks chunks = make_chunks(items, cost);
-  parallel_for(chunks.count, [&](Index i) { body(chunks.begin(i), chunks.end(i)); });
+  parallel_for(chunks, [&](Index i) { body(chunks.begin(i), chunks.end(i)); });
 }
 
 /// The same, by each thread from its last chunk to its first: for a second pass over what does not
@@ -168,7 +181,16 @@ template <class Body>
 void parallel_chunks_reversed(Index items, Index cost, const Body& body) {
   const Chunks chunks = make_chunks(items, cost);
   const auto chunk = [&](Index i) { body(chunks.begin(i), chunks.end(i)); };
-  detail::parallel_loop<true>(chunks.count, chunk, worker_count(chunks.count));
+  detail::parallel_loop<true>(chunks.count, chunk, worker_count(chunks));
+}
+
+/// Calls `body(begin, end)` for one range of [0, items) on each of `workers` threads: for bodies
+/// that prepare something first, which then need not come from another core. The cut depends on
+/// the number of threads, so what is written for an item must not depend on it.
+template <class Body>
+void parallel_ranges(Index items, Index workers, const Body& body) {
+  const auto range = [&](Index i) { body(items * i / workers, items * (i + 1) / workers); };
+  parallel_for(workers, range, workers);
 }
 
 }  // namespace minnow::inline MINNOW_ABI

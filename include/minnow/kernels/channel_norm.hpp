@@ -224,13 +224,17 @@ void batch_moments(double* mean, double* variance, const T* x, Index n, Index c,
         detail::sum_plane_distances(to, to_squares, x + (image * c + first) * hw, pivot + first,
                                     channels, images, c, hw);
       });
-  parallel_for(c, [&](Index ch) {
-    const detail::OnePass<T> pass{count, d[ch], squares[ch]};
-    const Moments channel =
-        pass.is_good() ? pass.moments(pivot[ch]).whole(count) : moments(x + ch * hw, hw, n, c * hw);
+  const auto pass = [&](Index ch) { return detail::OnePass<T>{count, d[ch], squares[ch]}; };
+  const auto finish = [&](Index ch) {
+    const Moments channel = pass(ch).is_good() ? pass(ch).moments(pivot[ch]).whole(count)
+                                               : moments(x + ch * hw, hw, n, c * hw);
     mean[ch] = channel.mean;
     variance[ch] = channel.variance();
-  });
+  };
+  // Threads are woken only if there are channels to read once more.
+  bool good = true;
+  for (Index ch = 0; ch < c; ++ch) good &= pass(ch).is_good();
+  parallel_for(c, finish, good ? 1 : worker_count(c));
 }
 
 /// The sums that the gradients of each channel are made of.

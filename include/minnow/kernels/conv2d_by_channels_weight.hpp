@@ -67,7 +67,7 @@ void backward_weight_by_channels(T* dweight, const T* dy, const T* x, const Conv
   const Chunks chunks =
       make_chunks(s.n == 0 ? 0 : pieces.count(), weights * piece_terms, most_partials(weights));
   const Scratch<T> partial(std::max<Index>(1, chunks.count) * weights);
-  const Index workers = worker_count(chunks.count);
+  const Index workers = worker_count(chunks);
   const Index planes_size = in_place ? 0 : channels * piece_flat;
   const Index turned_size = phases * piece_flat * channels + tile_cols<T>;
   const Index packed_size = s.group_k() * piece_terms;

@@ -213,7 +213,7 @@ void backward_weight_by_planes(T* dweight, const T* dy, const T* x, const Conv2d
       make_chunks(s.n == 0 ? 0 : pieces.count(), weights * piece_flat, most_partials(weights));
   const Index staged_size = (channels * phases + s.group_k()) * piece_flat + 2 * Pack<T>::width;
   const Scratch<T> partial(std::max<Index>(1, chunks.count) * weights);
-  const Index workers = worker_count(chunks.count);
+  const Index workers = worker_count(chunks);
   const Scratch<T> scratch(workers * staged_size);
   const auto run = [&](Index chunk, Index worker) {
     T* staged = scratch.data() + worker * staged_size;

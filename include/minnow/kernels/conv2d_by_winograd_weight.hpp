@@ -110,7 +110,7 @@ void backward_weight_by_winograd(T* dweight, const T* dy, const T* x, const Conv
   const Chunks chunks = make_chunks(s.n == 0 ? 0 : pieces.count(), sums_size * tiles.terms(),
                                     most_partials(sums_size));
   const Scratch<T> partial(std::max<Index>(1, chunks.count) * sums_size);
-  const Index workers = worker_count(chunks.count);
+  const Index workers = worker_count(chunks);
   const Index x_size = winograd_values * tiles.x_pitch(),
               dy_size = winograd_values * tiles.dy_pitch(),
               lines_size = 2 * std::max(tile_rows, Pack<T>::width) * tiles.line() + Pack<T>::width;

@@ -266,7 +266,7 @@ void backward_weight_depthwise(T* dweight, const T* dy, const T* x, const Conv2d
               memory = x_band + y_band + taps * W;
   const DepthwiseAxis rows = planes.rows, cols = planes.cols;
   const Chunks chunks = make_chunks(planes.groups(), taps * planes.y_size() * W, 16);
-  const Index workers = worker_count(chunks.count);
+  const Index workers = worker_count(chunks);
   const Scratch<T> scratch(workers * memory);
   const Scratch<double> partial(chunks.count * size);
   const auto run = [&](Index chunk, Index worker) {

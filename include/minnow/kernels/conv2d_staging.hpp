@@ -174,7 +174,7 @@ inline void term_offsets(Index* offset, const Conv2dSizes& s, Index piece_flat, 
 template <class T, class F>
 void for_each_item(Index items, Index cost, Index size, Index zeros, const F& f) {
   const Chunks chunks = make_chunks(items, cost);
-  const Index workers = worker_count(chunks.count);
+  const Index workers = worker_count(chunks);
   const Scratch<T> scratch(workers * size);
   const auto run = [&](Index chunk, Index worker) {
     T* memory = scratch.data() + worker * size;

@@ -136,16 +136,17 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
   if (detail::normalize_small_groups(y, mean, rstd, x, gamma, beta, n, c, hw, groups, eps)) return;
   const bool in_rows = detail::groups_are_rows<T>(c, hw),
              past_caches = detail::goes_past_caches<T>(n * c * hw, run);
-  const Scratch<T> repeated(in_rows ? 2 * c * hw : 0);
-  const T* gammas = in_rows ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
-  const T* betas = in_rows ? detail::repeat_channels(repeated.data() + c * hw, beta, c, hw) : beta;
-  parallel_chunks(n * groups, run, [&](Index begin, Index end) {
-    if (in_rows)
-      return detail::normalize_row_by_row<true>(y + begin * run, mean + begin, rstd + begin,
-                                                x + begin * run, gammas, betas, end - begin, run,
-                                                eps, {groups, begin, past_caches});
-    detail::normalize_groups(y, mean, rstd, x, gamma, beta, begin, end, {channels, hw, groups}, eps,
-                             past_caches);
+  const Index workers = worker_count(make_chunks(n * groups, run));
+  parallel_ranges(n * groups, workers, [&](Index begin, Index end) {
+    if (!in_rows)
+      return detail::normalize_groups(y, mean, rstd, x, gamma, beta, begin, end,
+                                      {channels, hw, groups}, eps, past_caches);
+    const Scratch<T> repeated(2 * c * hw);
+    const T *gammas = detail::repeat_channels(repeated.data(), gamma, c, hw),
+            *betas = detail::repeat_channels(repeated.data() + c * hw, beta, c, hw);
+    detail::normalize_row_by_row<true>(y + begin * run, mean + begin, rstd + begin, x + begin * run,
+                                       gammas, betas, end - begin, run, eps,
+                                       {groups, begin, past_caches});
   });
 }
 
@@ -168,15 +169,15 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
   const Index channels = c / groups, run = channels * hw;
   const bool in_rows = detail::group_gradients_are_rows<T>(c, hw, run), affine = dgamma || dbeta,
              past_caches = detail::goes_past_caches<T>(n * c * hw, run);
-  const Chunks chunks = make_chunks(n * groups, 2 * run);
+  // Sums for each column of a row are as long as an image, so there are to be few of them.
+  const Chunks chunks =
+      make_chunks(n * groups, 2 * run, in_rows ? std::clamp<Index>(n / 8, 8, 64) : 64);
   const double share = 1 / static_cast<double>(run);
-  const Index columns = in_rows ? c * hw : c;
-  const Scratch<T> repeated(in_rows ? columns : 0);
-  const T* gammas = in_rows ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
+  const Index repeats = in_rows ? hw : 1, columns = c * repeats;
   // Of each chunk: the columns' sums of dy * xhat, then those of dy.
   const Scratch<T> scratch(affine ? chunks.count * 2 * columns : 0);
 
-  parallel_for(chunks.count, [&](Index chunk) {
+  const auto run_chunk = [&](Index chunk, const T* gammas) {
     T *dgammas = scratch.data() + chunk * 2 * columns, *dbetas = dgammas + columns;
     if (affine) std::fill_n(dgammas, 2 * columns, T(0));
     const Index begin = chunks.begin(chunk), end = chunks.end(chunk);
@@ -209,18 +210,26 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       detail::map_planes(dx + first, channels, hw, past_caches, of_plane,
                          typename detail::GradientWeights<T>::Map{dy + first, x + first});
     }
+  };
+  parallel_ranges(chunks.count, worker_count(chunks), [&](Index first, Index last) {
+    const Scratch<T> repeated(in_rows ? columns : 0);
+    const T* gammas = in_rows ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
+    for (Index chunk = first; chunk < last; ++chunk) run_chunk(chunk, gammas);
   });
 
-  const Scratch<double> totals(2 * columns);
-  if (affine) sum_columns(totals.data(), scratch.data(), chunks.count, 2 * columns, 2 * columns);
-  const auto add_up = [&](T* out, const double* of_column) {
-    const Index repeats = in_rows ? hw : 1;
-    for (Index ch = 0; ch < c; ++ch)
-      out[ch] = static_cast<T>(
-          std::accumulate(of_column + ch * repeats, of_column + (ch + 1) * repeats, 0.0));
+  const Scratch<double> totals(columns);
+  const auto add_up = [&](T* out, const T* partial) {
+    if (!out) return;
+    parallel_chunks(c, chunks.count * repeats, [&](Index begin, Index end) {
+      double* of_column = totals.data() + begin * repeats;
+      sum_columns(of_column, partial + begin * repeats, chunks.count, (end - begin) * repeats,
+                  2 * columns);
+      for (Index ch = begin; ch < end; ++ch, of_column += repeats)
+        out[ch] = static_cast<T>(std::accumulate(of_column, of_column + repeats, 0.0));
+    });
   };
-  if (dgamma) add_up(dgamma, totals.data());
-  if (dbeta) add_up(dbeta, totals.data() + columns);
+  add_up(dgamma, scratch.data());
+  add_up(dbeta, scratch.data() + columns);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

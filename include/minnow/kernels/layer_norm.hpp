@@ -45,7 +45,7 @@ void gradient_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T*
   // Of each chunk: the columns' sums of dy * xhat, then those of dy. One chunk's are the gradients.
   const bool one = chunks.count == 1;
   const Scratch<T> partial(!one && (dgamma || dbeta) ? chunks.count * 2 * cols : 0);
-  parallel_for(chunks.count, [&](Index chunk) {
+  parallel_for(chunks, [&](Index chunk) {
     T* sums = partial.data() + chunk * 2 * cols;
     T* dgammas = one || !dgamma ? dgamma : sums;
     T* dbetas = one || !dbeta ? dbeta : sums + cols;

@@ -186,7 +186,7 @@ double fold(const T* x, Index size, Index cost, const Combine& combine, const Te
   constexpr Index lanes = 8;
   const Chunks chunks = make_chunks(size, cost);
   const Scratch<double> partial(chunks.count);
-  parallel_for(chunks.count, [&](Index chunk) {
+  parallel_for(chunks, [&](Index chunk) {
     const Index end = chunks.end(chunk);
     double folded[lanes] = {};
     Index i = chunks.begin(chunk);

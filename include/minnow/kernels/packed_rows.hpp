@@ -243,7 +243,7 @@ bool gradient_rows_in_packs(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
     const Chunks chunks = make_chunks((rows + group - 1) / group, 2 * group * cols);
     // Of each chunk: the columns' sums of dy * xhat, then those of dy.
     const Scratch<T> partial(chunks.count * 2 * cols);
-    parallel_for(chunks.count, [&](Index chunk) {
+    parallel_for(chunks, [&](Index chunk) {
       PackedGradients<T, packs> gradients;
       const Index last = std::min(rows, chunks.end(chunk) * group);
       const Index begin = chunks.begin(chunk) * group;

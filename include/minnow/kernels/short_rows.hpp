@@ -281,7 +281,7 @@ void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
   const ColumnParameters<T> gammas(gamma, T(1), cols);
   const Chunks chunks = make_chunks((rows + shape.rows - 1) / shape.rows, 2 * shape.size);
   const Scratch<T> partial(chunks.count * 2 * cols);
-  parallel_for(chunks.count, [&](Index chunk) {
+  parallel_for(chunks, [&](Index chunk) {
     // Lane sums of this chunk: of dy * xhat for each column, then of dy.
     alignas(memory_alignment) T sums[2 * ShortRows<T>::most_cols * W];
     std::fill_n(sums, 2 * cols * W, T(0));
