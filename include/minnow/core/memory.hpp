@@ -156,15 +156,15 @@ class Buffer {
   Header* header_ = nullptr;
 };
 
-/// Working memory of a kernel, given back to the pool at the end of the scope.
+/// Working memory of a kernel, given back to the pool at the end of the scope. None for a size of 0.
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(Index size) : buffer_(size) {}
+  explicit Scratch(Index size) : buffer_(size > 0 ? Buffer<T>(size) : Buffer<T>()) {}
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  T* data() const { return buffer_.data(); }
+  T* data() const { return buffer_ ? buffer_.data() : nullptr; }
 
  private:
   Buffer<T> buffer_;

@@ -48,6 +48,11 @@ void channel_tile(T* y, Index plane, Index channels, const T* x, const Index* of
                   Index terms, const T* shift) {
   using V = Pack<T>;
   constexpr Index W = V::width;
+  // Lines of y are far apart, so no hardware sees them coming: they are asked for while sums run.
+  for (Index lane = 0; lane < std::min(P * W, channels); ++lane) {
+    __builtin_prefetch(y + lane * plane, 1);
+    __builtin_prefetch(y + lane * plane + M - 1, 1);
+  }
   V sums[M][P];
   MINNOW_UNROLL
   for (int p = 0; p < P; ++p) {

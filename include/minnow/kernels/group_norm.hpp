@@ -178,13 +178,14 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
   const Scratch<T> scratch(affine ? chunks.count * 2 * columns : 0);
 
   const auto run_chunk = [&](Index chunk, const T* gammas) {
-    T *dgammas = scratch.data() + chunk * 2 * columns, *dbetas = dgammas + columns;
+    T* dgammas = affine ? scratch.data() + chunk * 2 * columns : nullptr;
+    T* dbetas = affine ? dgammas + columns : nullptr;
     if (affine) std::fill_n(dgammas, 2 * columns, T(0));
     const Index begin = chunks.begin(chunk), end = chunks.end(chunk);
     if (in_rows)
       return detail::gradient_block_by_block<true>(
-          dx ? dx + begin * run : nullptr, affine ? dgammas : nullptr, affine ? dbetas : nullptr,
-          dy + begin * run, x + begin * run, mean + begin, rstd + begin, gammas, end - begin, run,
+          dx ? dx + begin * run : nullptr, dgammas, dbetas, dy + begin * run, x + begin * run,
+          mean + begin, rstd + begin, gammas, end - begin, run,
           {groups, begin, past_caches, detail::fills_caches<T>(3 * n * c * hw)});
     for (Index i = begin; i < end; ++i) {
       const Index group = i % groups, first = i * run;
@@ -218,18 +219,18 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
   });
 
   const Scratch<double> totals(columns);
-  const auto add_up = [&](T* out, const T* partial) {
+  const auto add_up = [&](T* out, Index first) {
     if (!out) return;
     parallel_chunks(c, chunks.count * repeats, [&](Index begin, Index end) {
       double* of_column = totals.data() + begin * repeats;
-      sum_columns(of_column, partial + begin * repeats, chunks.count, (end - begin) * repeats,
-                  2 * columns);
+      sum_columns(of_column, scratch.data() + first + begin * repeats, chunks.count,
+                  (end - begin) * repeats, 2 * columns);
       for (Index ch = begin; ch < end; ++ch, of_column += repeats)
         out[ch] = static_cast<T>(std::accumulate(of_column, of_column + repeats, 0.0));
     });
   };
-  add_up(dgamma, scratch.data());
-  add_up(dbeta, scratch.data() + columns);
+  add_up(dgamma, 0);
+  add_up(dbeta, columns);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

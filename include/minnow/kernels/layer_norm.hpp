@@ -46,9 +46,8 @@ void gradient_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T*
   const bool one = chunks.count == 1;
   const Scratch<T> partial(!one && (dgamma || dbeta) ? chunks.count * 2 * cols : 0);
   parallel_for(chunks, [&](Index chunk) {
-    T* sums = partial.data() + chunk * 2 * cols;
-    T* dgammas = one || !dgamma ? dgamma : sums;
-    T* dbetas = one || !dbeta ? dbeta : sums + cols;
+    T* dgammas = one || !dgamma ? dgamma : partial.data() + chunk * 2 * cols;
+    T* dbetas = one || !dbeta ? dbeta : partial.data() + (chunk * 2 + 1) * cols;
     if (dgammas) std::fill_n(dgammas, cols, T(0));
     if (dbetas) std::fill_n(dbetas, cols, T(0));
     const Index begin = chunks.begin(chunk), first = begin * cols;

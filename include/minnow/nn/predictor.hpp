@@ -79,8 +79,9 @@ class Predictor {
   Workspace workspace() const { return Workspace(*this); }
 
   /// y [images, y_shape()] = the model's result for x [images, x_shape()], images <= the largest N.
-  /// Allocates nothing. Errors: ShapeError for more images than that, and for a workspace that was
-  /// made for a smaller predictor.
+  /// Allocates nothing, except that single images take working memory from the pool for pooling
+  /// windows other than 2 x 2 and the whole plane. Errors: ShapeError for more images than that,
+  /// and for a workspace that was made for a smaller predictor.
   void predict(T* y, const T* x, Index images, Workspace& workspace) const {
     check<ShapeError>(images >= 0 && images <= most_images_, "Predictor: ", images,
                       " images, planned for at most ", most_images_,
