@@ -12,6 +12,7 @@
 #include "minnow/core/simd_lanes.hpp"
 #include "minnow/kernels/conv2d_staging.hpp"
 #include "minnow/kernels/lanes.hpp"
+#include "minnow/kernels/streaming.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
@@ -49,10 +50,8 @@ void channel_tile(T* y, Index plane, Index channels, const T* x, const Index* of
   using V = Pack<T>;
   constexpr Index W = V::width;
   // Lines of y are far apart, so no hardware sees them coming: they are asked for while sums run.
-  for (Index lane = 0; lane < std::min(P * W, channels); ++lane) {
-    __builtin_prefetch(y + lane * plane, 1);
-    __builtin_prefetch(y + lane * plane + M - 1, 1);
-  }
+  for (Index lane = 0; lane < std::min(P * W, channels); ++lane)
+    prefetch_to_write(y + lane * plane, M);
   V sums[M][P];
   MINNOW_UNROLL
   for (int p = 0; p < P; ++p) {

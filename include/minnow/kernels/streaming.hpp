@@ -39,6 +39,7 @@ MINNOW_INLINE void with_store(bool past_caches, const T* y, const F& f) {
 template <class T>
 MINNOW_INLINE void prefetch_to_write(const T* to, Index count) {
   for (Index i = 0; i < count; i += Index{64 / sizeof(T)}) __builtin_prefetch(to + i, 1);
+  if (count > 0) __builtin_prefetch(to + count - 1, 1);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail
