@@ -60,15 +60,23 @@ template <class T>
 void row_values_to_lanes(T* lanes, const T* from, Index k) {
   constexpr Index W = Pack<T>::width;
   if (k == W) return to_lanes(lanes, from, W, W);
-  for (Index j = 0; j < k; ++j)
-    for (Index i = 0; i < W; ++i) lanes[j * W + i] = from[i * k + j];
+  Pack<T> tile[W];
+  MINNOW_UNROLL
+  for (Index i = 0; i < W; ++i) tile[i] = load_lanes(from + i * k, k);
+  transpose(tile);
+  MINNOW_UNROLL
+  for (Index j = 0; j < W; ++j) tile[j].store(lanes + j * W);
 }
 template <class T>
 void row_values_from_lanes(T* to, const T* lanes, Index k) {
   constexpr Index W = Pack<T>::width;
   if (k == W) return from_lanes(to, lanes, W, W);
-  for (Index j = 0; j < k; ++j)
-    for (Index i = 0; i < W; ++i) to[i * k + j] = lanes[j * W + i];
+  Pack<T> tile[W];
+  MINNOW_UNROLL
+  for (Index j = 0; j < W; ++j) tile[j] = j < k ? Pack<T>::load(lanes + j * W) : Pack<T>::zero();
+  transpose(tile);
+  MINNOW_UNROLL
+  for (Index i = 0; i < W; ++i) tile[i].store(to + i * k, k);
 }
 
 /// Replaces `sets` sets of W rows, each [cols][W], by y, and writes their mean and rstd [sets][W].
