@@ -413,3 +413,19 @@ TEST_CASE("a sweep gives the same bits with any number of threads") {
   }
   set_num_threads(0);
 }
+
+TEST_CASE("a gradient is added to one of its own shape only") {
+  V x(Tensor<double>::ones({8}), true);
+  x.mutable_grad() = Tensor<double>::ones({2});
+  CHECK_THROWS_WITH_AS(sum(x * 2.0).backward(),
+                       "backward(): a gradient of shape [8] cannot be added to one of shape [2]; "
+                       "zero_grad() drops the one that is there",
+                       ShapeError);
+  CHECK(x.grad().shape() == Shape{2});
+}
+
+TEST_CASE("an undefined upstream gradient is refused, also for a scalar") {
+  V x(Tensor<double>::scalar(3), true);
+  CHECK_THROWS_WITH_AS((x * x).backward(x.grad()), doctest::Contains("dy is undefined"), Error);
+  CHECK_THROWS_WITH_AS(x.backward(Tensor<double>()), doctest::Contains("dy is undefined"), Error);
+}

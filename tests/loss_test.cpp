@@ -425,3 +425,42 @@ TEST_CASE("errors say what is wrong") {
       "[4, 10]",
       ShapeError);
 }
+
+TEST_CASE("labels and class weights may be filled anew before the backward") {
+  const auto gradient = [](bool refill, bool nll) {
+    const Variable<double> x(Tensor<double>::normal({4, 3}, 0, 1, {5, 0, 0}), true);
+    auto labels = Tensor<std::int64_t>::full({4}, 1);
+    auto weight = Tensor<double>::full({3}, 2);
+    weight[2] = 5;
+    const auto loss = nll ? nll_loss(x, labels, {.weight = weight})
+                          : cross_entropy(x, labels, {.weight = weight});
+    if (refill) {
+      labels.fill(2);
+      weight.fill(7);
+    }
+    loss.backward();
+    return x.grad();
+  };
+  for (const bool nll : {false, true})
+    CHECK(testing::same_bits(gradient(true, nll), gradient(false, nll)));
+}
+
+TEST_CASE("binary cross entropy keeps its digits far from the target's side") {
+  for (const double logit : {-12.0, -17.0, -30.0}) {
+    const Variable<float> x(Tensor<float>::full({1}, static_cast<float>(logit)));
+    const double expected = std::log1p(std::exp(logit));
+    CHECK(binary_cross_entropy_with_logits(x, Tensor<float>::zeros({1})).item() ==
+          doctest::Approx(expected).epsilon(1e-5));
+    const Variable<float> opposite(Tensor<float>::full({1}, static_cast<float>(-logit)));
+    CHECK(binary_cross_entropy_with_logits(opposite, Tensor<float>::ones({1})).item() ==
+          doctest::Approx(expected).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("undefined targets are refused, also for a scalar") {
+  const Variable<float> x(Tensor<float>::scalar(3)), y(Tensor<float>::ones({3}));
+  CHECK_THROWS_WITH_AS(binary_cross_entropy_with_logits(x, Tensor<float>()),
+                       doctest::Contains("the target is undefined"), Error);
+  CHECK_THROWS_WITH_AS(cross_entropy(y, Tensor<std::int64_t>()),
+                       doctest::Contains("the labels are undefined"), Error);
+}

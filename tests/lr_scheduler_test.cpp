@@ -303,3 +303,25 @@ TEST_CASE("errors name the schedule and the value") {
   CHECK_THROWS_WITH_AS(exponential.step(), late, Error);
   CHECK_THROWS_WITH_AS(plateau.step(1), late, Error);
 }
+
+TEST_CASE("numbers that make no schedule are refused") {
+  const Variable<float> p(Tensor<float>({1}), true);
+  optim::SGD optimizer({p}, {.lr = 0.1});
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  CHECK_THROWS_WITH_AS(optim::ExponentialLR(optimizer, {}),
+                       "ExponentialLR: gamma = 0 must be positive", Error);
+  CHECK_THROWS_AS(optim::StepLR(optimizer, {.step_size = 1, .gamma = nan}), Error);
+  CHECK_THROWS_AS(optim::MultiStepLR(optimizer, {.milestones = {1}, .gamma = -1}), Error);
+  CHECK_THROWS_AS(optim::OneCycleLR(optimizer, {.max_lr = -1, .total_steps = 3}), Error);
+  CHECK_THROWS_AS(optim::CosineAnnealingLR(optimizer, {.T_max = 3, .eta_min = nan}), Error);
+  CHECK_THROWS_AS(optim::ReduceLROnPlateau(optimizer, {.threshold = nan}), Error);
+  CHECK_THROWS_WITH_AS(optim::LambdaLR(optimizer, optim::LambdaLR::Function{}),
+                       "LambdaLR: a function is empty", Error);
+  optim::StepLR scheduler(optimizer, {.step_size = 1});
+  CHECK_THROWS_WITH_AS(scheduler.set_state({3, {}}),
+                       "scheduler: a state after 3 epochs for 0 groups of parameters; the "
+                       "optimizer has 1",
+                       Error);
+  CHECK_THROWS_AS(scheduler.set_state({-1, {0.1}}), Error);
+  CHECK(optimizer.lr() == 0.1);
+}

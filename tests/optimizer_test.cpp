@@ -398,3 +398,14 @@ TEST_CASE("errors name the optimizer, the parameter and the way out") {
   CHECK_THROWS_WITH_AS(adam.step(), "Adam: the state has shape [2], its parameter has [3]",
                        ShapeError);
 }
+
+TEST_CASE("a state that was restored for fewer parameters is refused") {
+  const Variable<float> a(Tensor<float>({3}), true), b(Tensor<float>({2}), true);
+  set_grad(a, 1);
+  set_grad(b, 1);
+  optim::SGD optimizer({a, b}, {.momentum = 0.9});
+  optimizer.groups()[0].state.resize(1);
+  CHECK_THROWS_WITH_AS(optimizer.step(),
+                       "SGD: 1 states for a group of 2 parameters; a saved state has one for each",
+                       Error);
+}

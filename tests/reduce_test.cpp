@@ -367,3 +367,11 @@ TEST_CASE_TEMPLATE("sum_columns adds rows at a pitch in double", T, float, doubl
   kernels::sum_columns(sums.data(), partial.data(), 0, cols, pitch);
   CHECK(exact::first_difference(sums, exact::Numbers<double>(cols, Place::exact, 0)) == -1);
 }
+
+TEST_CASE("a variance of fewer numbers than its correction is infinite") {
+  Tensor<double> x({2});
+  x[0] = 1;
+  x[1] = 2;
+  CHECK(variance(Variable<double>(x), {}, false, 3).item() ==
+        std::numeric_limits<double>::infinity());
+}

@@ -252,3 +252,15 @@ TEST_CASE("what cannot be reshaped, sliced or joined is named with its shape") {
   CHECK_THROWS_WITH_AS(stack(std::vector<V>{}, 0), doctest::Contains("the list is empty"),
                        ShapeError);
 }
+
+TEST_CASE("sizes and steps beyond any memory") {
+  constexpr Index huge = std::numeric_limits<Index>::max();
+  const auto four = Tensor<double>::arange(4);
+  CHECK_THROWS_AS(four.reshape({(Index{1} << 62) + 1, 4}), ShapeError);
+  CHECK_THROWS_AS(four.reshape({Index{1} << 40, Index{1} << 40, -1}), ShapeError);
+  CHECK_THROWS_AS(Tensor<double>(Shape{0}).reshape({Index{1} << 32, Index{1} << 32}), ShapeError);
+  const V x(four);
+  CHECK(slice(x, 0, 1, 4, huge).value()[0] == 1);
+  CHECK(slice(x, 0, 1, 4, huge).shape() == Shape{1});
+  CHECK_THROWS_AS(pad(x, 0, huge, huge), ShapeError);
+}

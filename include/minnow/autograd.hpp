@@ -87,6 +87,9 @@ void accumulate(Tensor<T>& target, Tensor<T> term) {
     target = std::move(term);
     return;
   }
+  check<ShapeError>(target.shape() == term.shape(), "backward(): a gradient of shape ",
+                    term.shape(), " cannot be added to one of shape ", target.shape(),
+                    "; zero_grad() drops the one that is there");
   if (!target.unique()) target = target.clone();
   T* out = target.data();
   const T* in = term.data();
@@ -122,7 +125,8 @@ class Variable {
 
   bool defined() const { return state_ != nullptr; }
   const Tensor<T>& value() const { return state().value; }
-  /// The value for in-place changes (optimisers, initialisers). The graph does not see them.
+  /// The value for in-place changes (optimisers, initialisers). The graph does not see them: what
+  /// changes between a forward and its backward makes gradients that mix old and new numbers.
   Tensor<T>& mutable_value() { return state().value; }
   const Shape& shape() const { return value().shape(); }
   Index rank() const { return value().rank(); }
@@ -191,8 +195,9 @@ class Variable {
 /// `output` is what the function computed from `inputs`. `backward` maps dy, the gradient of the
 /// loss with respect to the output, to one gradient per input, in order and of the input's shape. A
 /// gradient may be left undefined where the input needs none (`requires_grad()` is false). It is
-/// called at most once per sweep and freed after it, with everything it captured. `name` must be a
-/// string literal.
+/// called at most once per sweep and freed after it, with everything it captured: tensors, not
+/// variables, which would tie the graph's destructors into each other. `name` must be a string
+/// literal.
 ///
 /// Nothing is recorded when no input requires a gradient or a NoGrad lives.
 template <class T>
@@ -232,6 +237,7 @@ template <class T>
 void Variable<T>::backward(const Tensor<T>& dy, bool retain_graph) const {
   check(requires_grad(), "backward(): nothing this was computed from requires a gradient",
         grad_enabled() ? "" : " (a NoGrad lives on this thread)");
+  check(dy.defined(), "backward(): dy is undefined, as a gradient is before its backward()");
   check<ShapeError>(dy.shape() == shape(), "backward(): dy has shape ", dy.shape(), ", expected ",
                     shape(), ", the variable's");
   if (is_leaf()) return add_leaf_grad(*state_, dy.clone());

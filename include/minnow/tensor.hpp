@@ -127,7 +127,7 @@ class Tensor {
   }
   Tensor reshape(std::span<const Index> sizes) const { return reshape(resolve(sizes)); }
   Tensor reshape(const Shape& shape) const {
-    check<ShapeError>(shape.size() == size(), "reshape: ", shape_, " with ", size(),
+    check<ShapeError>(checked_size(shape) == size(), "reshape: ", shape_, " with ", size(),
                       " elements cannot become ", shape, " with ", shape.size());
     Tensor result = *this;
     result.shape_ = shape;
@@ -213,7 +213,8 @@ class Tensor {
         check<ShapeError>(unknown < 0, "reshape: more than one size is -1");
         unknown = shape.rank();
       } else {
-        known *= size;
+        check<ShapeError>(!__builtin_mul_overflow(known, size, &known), "reshape: size ", size,
+                          " and those before it are more than fit into memory");
       }
       shape.push_back(size == -1 ? 1 : size);
     }

@@ -351,7 +351,7 @@ MINNOW_INLINE Pack<T, vector> by_lane(Pack<T, vector> a, F f) {
 
 /// Elementary functions, within a few units in the last place. Where the exponential is smaller
 /// than the smallest normal number it is 0: the weight of a masked, infinitely small logit is none
-/// at all.
+/// at all. The logarithm of a smaller positive number is that of the smallest normal one.
 template <class T, bool vector>
 MINNOW_INLINE Pack<T, vector> exp(Pack<T, vector> a) {
   using V = Pack<T, vector>;

@@ -41,6 +41,12 @@ inline const ModuleCallback<T>*& module_observer() {
 inline const Shape& shape_of(const StateTensor& tensor) {
   return std::visit([](const auto& t) -> const Shape& { return t.shape(); }, tensor);
 }
+inline bool is_defined(const StateTensor& tensor) {
+  return std::visit([](const auto& t) { return t.defined(); }, tensor);
+}
+inline bool holds_integers(const StateTensor& tensor) {
+  return std::holds_alternative<Tensor<std::int64_t>>(tensor);
+}
 
 }  // namespace detail
 
@@ -153,7 +159,7 @@ class Module {
   /// Copies the state's numbers into this module, converting between float and double.
   ///
   /// Errors: one Error that lists every missing name, every unexpected name and every difference in
-  /// shape; nothing is changed then. With `strict` false, missing and unexpected names are passed
+  /// shape or between integers and others; nothing is changed then. With `strict` false, missing and unexpected names are passed
   /// over.
   void load_state_dict(const StateDict& state, bool strict = true) {
     const StateDict own = state_dict();
@@ -165,6 +171,11 @@ class Module {
       } else if (detail::shape_of(found->second) != detail::shape_of(target)) {
         problems += text("\n  ", key, " has shape ", detail::shape_of(found->second), ", expected ",
                          detail::shape_of(target));
+      } else if (!detail::is_defined(found->second)) {
+        problems += text("\n  ", key, " is undefined");
+      } else if (detail::holds_integers(found->second) != detail::holds_integers(target)) {
+        problems += text("\n  ", key, " holds ",
+                         detail::holds_integers(target) ? "no integers" : "integers");
       }
     }
     if (strict)
@@ -199,6 +210,7 @@ class Module {
     return shared;
   }
   void register_module(std::string key, std::shared_ptr<Module> child) {
+    check(child != nullptr, "register_module: ", key, " is null");
     children_.emplace_back(unused(std::move(key)), std::move(child));
   }
 

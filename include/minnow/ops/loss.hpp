@@ -52,9 +52,10 @@ kernels::LabelTargets<T> label_targets(const char* place, const Variable<T>& x,
   Shape expected;
   for (Index axis = 0; axis < rank; ++axis)
     if (rank > 1 && axis != 1) expected.push_back(x.size(axis));
-  check<ShapeError>(labels.shape() == expected && labels.defined(), place, ": labels have shape ",
-                    labels.shape(), "; an input of shape ", x.shape(), " needs labels of shape ",
-                    expected, ", without the axis of the classes");
+  check(labels.defined(), place, ": the labels are undefined");
+  check<ShapeError>(labels.shape() == expected, place, ": labels have shape ", labels.shape(),
+                    "; an input of shape ", x.shape(), " needs labels of shape ", expected,
+                    ", without the axis of the classes");
   const Index classes = rank > 1 ? x.size(1) : x.size(0);
   check<ShapeError>(!weight.defined() || weight.shape() == Shape{classes}, place,
                     ": weight has shape ", weight.shape(), ", expected [", classes,
@@ -66,6 +67,12 @@ kernels::LabelTargets<T> label_targets(const char* place, const Variable<T>& x,
   return {labels.data(), weight.defined() ? weight.data() : nullptr, rank > 1 ? x.size(0) : 1,
           classes,       rank > 1 ? x.shape().product(2, rank) : 1,  ignore_index,
           smoothing};
+}
+
+/// The same numbers in memory of their own; undefined for undefined.
+template <class T>
+Tensor<T> copy_of(const Tensor<T>& tensor) {
+  return tensor.defined() ? tensor.clone() : tensor;
 }
 
 /// `losses` as they are, their sum, or their sum divided by `count`.
@@ -93,16 +100,19 @@ Variable<T> cross_entropy(const Variable<T>& logits, const Tensor<std::int64_t>&
                           const std::type_identity_t<CrossEntropyOptions<T>>& options = {}) {
   check(options.label_smoothing >= 0 && options.label_smoothing <= 1,
         "cross_entropy: label_smoothing ", options.label_smoothing, " must lie in [0, 1]");
-  const auto targets = detail::label_targets("cross_entropy", logits, labels, options.weight,
+  // Copies, so that the backward sees the same if the caller fills them anew.
+  const Tensor<std::int64_t> own_labels = detail::copy_of(labels);
+  const Tensor<T> weight = detail::copy_of(options.weight);
+  const auto targets = detail::label_targets("cross_entropy", logits, own_labels, weight,
                                              options.ignore_index, options.label_smoothing);
   Tensor<T> log_p(logits.shape()), losses(labels.shape());
   kernels::log_softmax_forward(log_p.data(), logits.value().data(), targets.outer, targets.classes,
                                targets.inner);
   kernels::nll_forward(losses.data(), log_p.data(), targets);
   const double count = options.reduction == Reduction::mean ? targets.total() : 1;
-  // `targets` points into labels and weight: the backward keeps them.
+  // `targets` points into both: the backward keeps them.
   return record<T>("cross_entropy", detail::reduced(losses, options.reduction, count), {logits},
-                   [=, labels = labels, weight = options.weight,
+                   [=, own_labels = own_labels, weight = weight,
                     reduction = options.reduction](const Tensor<T>& dy) {
                      Tensor<T> dx(log_p.shape());
                      kernels::cross_entropy_backward(dx.data(), dy.data(),
@@ -146,13 +156,15 @@ Variable<T> cross_entropy(const Variable<T>& logits, const Tensor<T>& probabilit
 template <class T>
 Variable<T> nll_loss(const Variable<T>& log_p, const Tensor<std::int64_t>& labels,
                      const std::type_identity_t<NllLossOptions<T>>& options = {}) {
+  const Tensor<std::int64_t> own_labels = detail::copy_of(labels);
+  const Tensor<T> weight = detail::copy_of(options.weight);
   const auto targets =
-      detail::label_targets("nll_loss", log_p, labels, options.weight, options.ignore_index, 0);
+      detail::label_targets("nll_loss", log_p, own_labels, weight, options.ignore_index, 0);
   Tensor<T> losses(labels.shape());
   kernels::nll_forward(losses.data(), log_p.value().data(), targets);
   const double count = options.reduction == Reduction::mean ? targets.total() : 1;
   return record<T>("nll_loss", detail::reduced(losses, options.reduction, count), {log_p},
-                   [=, labels = labels, weight = options.weight, reduction = options.reduction,
+                   [=, own_labels = own_labels, weight = weight, reduction = options.reduction,
                     shape = log_p.shape()](const Tensor<T>& dy) {
                      Tensor<T> dx(shape);
                      kernels::nll_backward(dx.data(), dy.data(),
@@ -195,6 +207,7 @@ Variable<T> binary_cross_entropy_with_logits(
     const std::type_identity_t<BinaryCrossEntropyOptions<T>>& options = {}) {
   using V = Pack<T>;
   constexpr const char* place = "binary_cross_entropy_with_logits";
+  check(target.defined(), place, ": the target is undefined");
   check<ShapeError>(x.shape() == target.shape(), place, ": x has shape ", x.shape(),
                     ", target has shape ", target.shape(), "; they must be equal");
   const Tensor<T> weight = options.weight.defined() ? options.weight : Tensor<T>::scalar(1);
@@ -208,8 +221,7 @@ Variable<T> binary_cross_entropy_with_logits(
   check_fits(weight, "weight");
   check_fits(positive, "pos_weight");
   const auto loss = [](V v, V t, V w, V p) {
-    const V share = fma(p - V(1), t, V(1));  // p for t = 1, 1 for t = 0
-    return w * fma(V(1) - t, v, share * kernels::softplus(-v));
+    return w * fma(V(1) - t, kernels::softplus(v), p * t * kernels::softplus(-v));
   };
   const auto slope = [](V d, V v, V t, V w, V p) {
     const auto [s, rest] = kernels::logistic(v);

@@ -2,6 +2,8 @@
 /// @file
 /// Differentiable sums, means, maxima and variances over axes, and argmax.
 
+#include <algorithm>
+
 #include "minnow/ops/elementwise.hpp"
 
 namespace minnow::inline MINNOW_ABI {
@@ -80,14 +82,15 @@ Variable<T> max(const Variable<T>& x, const Axes& axes = {}, bool keepdim = fals
 }
 
 /// The variance over `axes`: the sum of squared distances from the mean, divided by the count less
-/// `correction` (1: unbiased, as torch.var; 0: biased, as the norm layers use it).
+/// `correction` (1: unbiased, as torch.var; 0: biased, as the norm layers use it), at least by 0.
 template <class T>
 Variable<T> variance(const Variable<T>& x, const Axes& axes = {}, bool keepdim = false,
                      double correction = 1) {
   const auto chosen = axes.of(x.shape(), "variance");
   const auto count = static_cast<double>(detail::reduced_count(x.shape(), chosen));
   const Variable<T> squares = pow(x - mean(x, axes, true), 2);
-  return detail::scaled_sum("variance", squares, chosen, keepdim, count - correction);
+  return detail::scaled_sum("variance", squares, chosen, keepdim,
+                            std::max(0.0, count - correction));
 }
 
 /// The position of the largest element along `axis`, of the first if there are several. Not

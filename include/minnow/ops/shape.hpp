@@ -4,6 +4,8 @@
 ///
 /// Axes and positions count from the back where they are negative.
 
+#include <limits>
+
 #include "minnow/autograd.hpp"
 #include "minnow/kernels/permute.hpp"
 #include "minnow/ops/broadcast.hpp"
@@ -165,7 +167,7 @@ Variable<T> slice(const Variable<T>& x, Index axis, Index begin, Index end, Inde
   check<ShapeError>(0 <= first && first <= last && last <= size, "slice: [", begin, ", ", end,
                     ") is not within axis ", axis, " of shape ", before, ", which has size ", size);
   check<ShapeError>(step >= 1, "slice: step ", step, " is not positive");
-  const Index count = (last - first + step - 1) / step;
+  const Index count = (last - first) / step + ((last - first) % step != 0);
   Tensor<T> y(detail::with_size(before, at, count));
   detail::copy_along(y, {}, x.value(), {first, step}, at, count);
   return record<T>("slice", y, {x}, [=](const Tensor<T>& dy) {
@@ -196,6 +198,9 @@ Variable<T> pad(const Variable<T>& x, Index axis, Index before, Index after,
   check<ShapeError>(before >= 0 && after >= 0, "pad: ", before, " before and ", after,
                     " after axis ", axis, " of shape ", shape,
                     ": neither may be negative; slice() removes entries");
+  constexpr Index most = std::numeric_limits<Index>::max() / 4;
+  check<ShapeError>(before <= most && after <= most, "pad: ", before, " before and ", after,
+                    " after are more than any memory holds");
   auto y = Tensor<T>::full(detail::with_size(shape, at, before + size + after), value);
   detail::copy_along(y, {before}, x.value(), {}, at, size);
   return record<T>("pad", y, {x}, [=](const Tensor<T>& dy) {

@@ -46,7 +46,13 @@ class LRScheduler {
 
   const SchedulerState& state() const { return state_; }
   /// Goes on where `state` was taken; the optimiser's learning rates are to be restored beside it.
-  void set_state(SchedulerState state) { state_ = std::move(state); }
+  /// Errors: Error for the state of another number of groups, or a negative epoch.
+  void set_state(SchedulerState state) {
+    check(std::ssize(state.base_lrs) == optimizer_->group_count() && state.last_epoch >= 0,
+          "scheduler: a state after ", state.last_epoch, " epochs for ", state.base_lrs.size(),
+          " groups of parameters; the optimizer has ", optimizer_->group_count());
+    state_ = std::move(state);
+  }
 
  protected:
   explicit LRScheduler(OptimizerBase& optimizer) : optimizer_(&optimizer) {
@@ -82,6 +88,7 @@ class StepLR final : public LRScheduler {
   StepLR(OptimizerBase& optimizer, const StepLROptions& options)
       : LRScheduler(optimizer), options_(options) {
     check(options.step_size > 0, "StepLR: step_size = ", options.step_size, " must be positive");
+    detail::check_option(options.gamma > 0, "StepLR", "gamma", options.gamma, "positive");
   }
 
  private:
@@ -102,6 +109,7 @@ class MultiStepLR final : public LRScheduler {
  public:
   MultiStepLR(OptimizerBase& optimizer, MultiStepLROptions options)
       : LRScheduler(optimizer), options_(std::move(options)) {
+    detail::check_option(options_.gamma > 0, "MultiStepLR", "gamma", options_.gamma, "positive");
     update();
   }
 
@@ -118,11 +126,13 @@ struct ExponentialLROptions {
   double gamma;
 };
 
-/// Times gamma every epoch.
+/// Times gamma every epoch. Errors: Error unless gamma is positive.
 class ExponentialLR final : public LRScheduler {
  public:
   ExponentialLR(OptimizerBase& optimizer, const ExponentialLROptions& options)
-      : LRScheduler(optimizer), options_(options) {}
+      : LRScheduler(optimizer), options_(options) {
+    detail::check_option(options.gamma > 0, "ExponentialLR", "gamma", options.gamma, "positive");
+  }
 
  private:
   double next_lr(double lr, double, Index) const override { return lr * options_.gamma; }
@@ -147,6 +157,8 @@ class LambdaLR final : public LRScheduler {
     check(lr_lambdas_.size() == 1 || std::ssize(lr_lambdas_) == optimizer.group_count(),
           "LambdaLR: ", lr_lambdas_.size(), " functions for ", optimizer.group_count(),
           " groups of parameters; give one, or one per group");
+    for (const Function& function : lr_lambdas_)
+      check(static_cast<bool>(function), "LambdaLR: a function is empty");
     update();
   }
 
@@ -174,6 +186,8 @@ class CosineAnnealingLR final : public LRScheduler {
   CosineAnnealingLR(OptimizerBase& optimizer, const CosineAnnealingLROptions& options)
       : LRScheduler(optimizer), options_(options) {
     check(options.T_max > 0, "CosineAnnealingLR: T_max = ", options.T_max, " must be positive");
+    detail::check_option(options.eta_min >= 0, "CosineAnnealingLR", "eta_min", options.eta_min,
+                         "at least 0");
   }
 
  private:
@@ -238,6 +252,8 @@ class OneCycleLR final : public LRScheduler {
     check(options.div_factor > 0 && options.final_div_factor > 0,
           "OneCycleLR: div_factor = ", options.div_factor,
           " and final_div_factor = ", options.final_div_factor, " must be positive");
+    for (const double lr : max_lr_)
+      detail::check_option(lr > 0, "OneCycleLR", "max_lr", lr, "positive");
     update();
   }
 
@@ -327,6 +343,7 @@ class ReduceLROnPlateau {
     check(options.patience >= 0 && options.cooldown >= 0,
           "ReduceLROnPlateau: patience = ", options.patience, " and cooldown = ", options.cooldown,
           " must not be negative");
+    detail::check_option(true, "ReduceLROnPlateau", "threshold", options.threshold, "finite");
     state_.best =
         std::numeric_limits<double>::infinity() * (options.mode == PlateauMode::min ? 1 : -1);
   }

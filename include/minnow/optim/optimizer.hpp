@@ -99,6 +99,9 @@ class Optimizer : public OptimizerBase {
   template <class Update>
   void for_each_gradient(const Update& update) {
     for (Group& group : groups_) {
+      check(group.state.size() == group.parameters.size(), Options::name, ": ", group.state.size(),
+            " states for a group of ", group.parameters.size(),
+            " parameters; a saved state has one for each");
       for (std::size_t i = 0; i < group.parameters.size(); ++i) {
         const Tensor<T>& dp = group.parameters[i].grad();
         if (!dp.defined()) continue;
