@@ -233,15 +233,16 @@ TEST_CASE("an observer sees every call in order, and the one before it returns a
 TEST_CASE("a state that is undefined or of other numbers changes nothing") {
   Affine module;
   const auto before = module.named_parameters()[0].second.value().clone();
-  nn::StateDict state;
-  for (const auto& [key, tensor] : module.state_dict()) state[key] = Tensor<float>();
-  CHECK_THROWS_AS(module.load_state_dict(state), Error);
-  state = module.state_dict();
-  state["weight"] = Tensor<std::int64_t>::full(before.shape(), 9);
-  CHECK_THROWS_WITH_AS(module.load_state_dict(state), doctest::Contains("weight holds integers"),
+  nn::StateDict state = module.state_dict();
+  state["scale"] = Tensor<std::int64_t>::full(before.shape(), 9);
+  CHECK_THROWS_WITH_AS(module.load_state_dict(state), doctest::Contains("scale holds integers"),
+                       Error);
+  state["scale"] = Tensor<float>::full(before.shape(), 9);
+  state["calls"] = Tensor<std::int64_t>();  // as a scalar, it has no sizes
+  CHECK_THROWS_WITH_AS(module.load_state_dict(state), doctest::Contains("calls is undefined"),
                        Error);
   CHECK(same_bits(module.named_parameters()[0].second.value(), before));
-  struct Null : Affine {
+  struct Null : Affine<float> {
     Null() { nn::Module<float>::register_module("x", std::shared_ptr<nn::Module<float>>()); }
   };
   CHECK_THROWS_WITH_AS(Null(), "register_module: x is null", Error);
