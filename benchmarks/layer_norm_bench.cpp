@@ -17,7 +17,8 @@ of a whole row; backward, up to four rows go through each step side by side.
 Backward: the two means of a row in one pass; in the second, dx and the rows' shares of dgamma and dbeta,
 which stay in registers meanwhile. Chunks of rows have column sums of their own, added in a fixed order.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx), and no
-more pass the memory bus.
+more pass the memory bus: results that fill the caches are written past them, rows that are not whole
+registers by way of a block in L1.
 )";
 
 void measure(Suite& suite, const RowSize& s) {

@@ -27,6 +27,7 @@ inline std::vector<ImageSize> image_sizes() {
                                {"one", 1, 64, 56, 56, 32}};
   for (const Index size : {5, 7, 9, 22, 24, 26}) sizes.push_back({"tiny", 128, 64, 1, size});
   for (const Index size : {257, 301, 1023}) sizes.push_back({"odd", 32, 62, 1, size});
+  sizes.push_back({"odd", 32, 64, 55, 55, 32});
   for (const Index n : {1, 4, 16, 64, 256, 1024, 4096})
     sizes.push_back({"sweep", n, 16, 16, 16, 2, n == 1 || n == 16 || n == 256});
   return sizes;

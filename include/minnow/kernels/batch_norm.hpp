@@ -54,7 +54,7 @@ void batch_norm_forward(T* y, T* mean, T* rstd, T* running_mean, T* running_var,
                                   beta ? static_cast<double>(beta[ch]) : 0);
   };
   if (detail::channels_at_a_time<T>(n, c, hw, 1)) {
-    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
+    const bool past_caches = detail::run_goes_past_caches<T>(n * c * hw, hw);
     parallel_for(c, [&](Index ch) {
       Moments all;
       for (Index i = ch; i < n * c; i += c) {
@@ -123,7 +123,7 @@ void batch_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
                                          g * dy_xhat_sum / m);
   };
   if (!constant && detail::channels_at_a_time<T>(n, c, hw, 2)) {
-    const bool past_caches = detail::goes_past_caches<T>(n * c * hw, hw);
+    const bool past_caches = detail::run_goes_past_caches<T>(n * c * hw, hw);
     parallel_for(c, [&](Index ch) {
       detail::GradientSums sums;
       for (Index i = ch; i < n * c; i += c)

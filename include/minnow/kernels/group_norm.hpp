@@ -135,7 +135,8 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
   const Index channels = c / groups, run = channels * hw;
   if (detail::normalize_small_groups(y, mean, rstd, x, gamma, beta, n, c, hw, groups, eps)) return;
   const bool in_rows = detail::groups_are_rows<T>(c, hw),
-             past_caches = detail::goes_past_caches<T>(n * c * hw, run);
+             past_caches = in_rows ? detail::goes_past_caches<T>(n * c * hw, run)
+                                   : detail::run_goes_past_caches<T>(n * c * hw, run);
   const Index workers = worker_count(make_chunks(n * groups, run));
   parallel_ranges(n * groups, workers, [&](Index begin, Index end) {
     if (!in_rows)
@@ -168,7 +169,8 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
                          const T* rstd, const T* gamma, Index n, Index c, Index hw, Index groups) {
   const Index channels = c / groups, run = channels * hw;
   const bool in_rows = detail::group_gradients_are_rows<T>(c, hw, run), affine = dgamma || dbeta,
-             past_caches = detail::goes_past_caches<T>(n * c * hw, run);
+             past_caches = in_rows ? detail::goes_past_caches<T>(n * c * hw, run)
+                                   : detail::run_goes_past_caches<T>(n * c * hw, run);
   // Sums for each column of a row are as long as an image, so there are to be few of them.
   const Chunks chunks =
       make_chunks(n * groups, 2 * run, in_rows ? std::clamp<Index>(n / 8, 8, 64) : 64);

@@ -107,11 +107,15 @@ bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma,
     using Rows = RowPacks<T, packs>;
     constexpr Index group = Rows::W;
     const Rows shape(cols);
-    const bool past_caches = goes_past_caches<T>(rows * cols, cols);
+    const bool past_caches = goes_past_caches<T>(rows * cols, cols),
+               through_block = goes_through_block(y, rows * cols, cols);
+    const Index most = through_block ? Rows::most_gradient_rows : Rows::most_rows;
     parallel_chunks((rows + group - 1) / group, group * cols, [&](Index begin, Index end) {
       const Index last = std::min(rows, end * group);
-      Rows::for_blocks(begin * group, last, Rows::most_rows, [&](Index row, Index count) {
-        T *to = y + row * cols, *means = centered ? mean + row : nullptr;
+      alignas(memory_alignment) typename Rows::Block results;
+      Rows::for_blocks(begin * group, last, most, [&](Index row, Index count) {
+        const bool staged = through_block && count >= group;
+        T *to = staged ? results : y + row * cols, *means = centered ? mean + row : nullptr;
         const T* from = x + row * cols;
         const bool done =
             count < group
@@ -123,6 +127,7 @@ bool normalize_rows_in_packs(T* y, T* mean, T* rstd, const T* x, const T* gamma,
         if (!done)
           normalize_row_by_row<centered>(to, means, rstd + row, from, gamma, beta, count, cols,
                                          eps);
+        if (staged) stream_packs(y + row * cols, results, count * cols);
       });
     });
   });
@@ -239,7 +244,8 @@ bool gradient_rows_in_packs(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
     using Rows = RowPacks<T, packs>;
     constexpr Index group = Rows::W;
     const Rows shape(cols);
-    const bool past_caches = goes_past_caches<T>(rows * cols, cols);
+    const bool past_caches = goes_past_caches<T>(rows * cols, cols),
+               through_block = goes_through_block(dx, rows * cols, cols);
     const Chunks chunks = make_chunks((rows + group - 1) / group, 2 * group * cols);
     // Of each chunk: the columns' sums of dy * xhat, then those of dy.
     const Scratch<T> partial(chunks.count * 2 * cols);
@@ -247,9 +253,11 @@ bool gradient_rows_in_packs(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
       PackedGradients<T, packs> gradients;
       const Index last = std::min(rows, chunks.end(chunk) * group);
       const Index begin = chunks.begin(chunk) * group;
+      alignas(memory_alignment) typename Rows::Block results;
       Rows::for_blocks(begin, last, Rows::most_gradient_rows, [&](Index row, Index count) {
         const Index at = row * cols;
-        T* to = dx ? dx + at : nullptr;
+        const bool staged = through_block && count >= group;
+        T* to = staged ? results : dx ? dx + at : nullptr;
         const T* means = centered ? mean + row : nullptr;
         if (count < group)
           gradient_last_rows<centered, packs>(to, gradients, dy + at, x + at, means, rstd + row,
@@ -257,6 +265,7 @@ bool gradient_rows_in_packs(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
         else
           gradient_packed_rows<centered, packs>(to, gradients, dy + at, x + at, means, rstd + row,
                                                 gamma, shape, count, past_caches);
+        if (staged) stream_packs(dx + at, results, count * cols);
       });
       T* sums = partial.data() + chunk * 2 * cols;
       for (int p = 0; p < packs; ++p) {

@@ -101,7 +101,7 @@ MINNOW_INLINE void map_planes(T* y, Index planes, Index hw, bool past_caches,
   const auto address = static_cast<Index>(reinterpret_cast<std::uintptr_t>(y) / sizeof(T));
   Index i = (W - address % W) % W;
   if (i > 0) map(packs.of, load_part(i), 0).store(y, i);
-  with_store(past_caches, y + i, [&](const auto& store) {
+  with_run_store(past_caches, y + i, planes * hw - i, [&](const auto& store) {
     for (Index plane = 0;;) {
       const Index end = (plane + 1) * hw;
       for (; i + W <= end; i += W) store(map(packs.of, load, i), y + i);

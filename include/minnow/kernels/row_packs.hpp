@@ -34,8 +34,9 @@ struct RowPacks {
   static constexpr Index W = V::width, most_rows = 4 * W, most_gradient_rows = 2 * W;
   /// One number for each row.
   using Values = T[static_cast<std::size_t>(most_rows)];
-  /// A group of rows.
+  /// A group of rows, and the rows of a block of gradients.
   using Group = T[static_cast<std::size_t>(W * W * packs)];
+  using Block = T[static_cast<std::size_t>(most_gradient_rows * W * packs)];
 
   Index cols;
 

@@ -208,10 +208,19 @@ MINNOW_INLINE void for_sets(Index count, const F& f) {
   if (j < count) f(j, std::integral_constant<int, 1>());
 }
 
-/// normalize_row_by_row for one full block.
+/// Writes a block from its lanes; staged, through a block of its own and past the caches.
+template <class T>
+void write_block(T* y, const T* lanes, const ShortRows<T>& shape, bool staged) {
+  if (!staged) return from_lanes(y, lanes, shape.pitch, shape.pitch);
+  alignas(memory_alignment) typename ShortRows<T>::Block results;
+  from_lanes(results, lanes, shape.pitch, shape.pitch);
+  stream_packs(y, results, shape.size);
+}
+
+/// normalize_row_by_row for one full block; y may be written staged (see write_block).
 template <bool centered, class T>
 void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T* beta,
-                     const ShortRows<T>& shape, double eps) {
+                     const ShortRows<T>& shape, double eps, bool staged = false) {
   constexpr Index W = Pack<T>::width;
   alignas(memory_alignment) typename ShortRows<T>::Block lanes;
   alignas(memory_alignment) typename ShortRows<T>::RowValues means, rstds;
@@ -225,15 +234,16 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
   if (!(sum(overflow) == 0)) [[unlikely]]
     return normalize_row_by_row<centered>(y, mean, rstd, x, gamma, beta, shape.rows, shape.cols,
                                           eps);
-  from_lanes(y, lanes, shape.pitch, shape.pitch);
+  write_block(y, lanes, shape, staged);
   if constexpr (centered) row_values_from_lanes(mean, means, shape.k);
   row_values_from_lanes(rstd, rstds, shape.k);
 }
 
-/// gradient_block_by_block for one full block; dgamma and dbeta are [cols][W]. dx may be null.
+/// gradient_block_by_block for one full block; dgamma and dbeta are [cols][W]. dx may
+/// be null, or written staged.
 template <bool centered, class T>
 void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
-                    const T* rstd, const T* gamma, const ShortRows<T>& shape) {
+                    const T* rstd, const T* gamma, const ShortRows<T>& shape, bool staged = false) {
   constexpr Index W = Pack<T>::width;
   alignas(memory_alignment) typename ShortRows<T>::Block dy_lanes, x_lanes;
   alignas(memory_alignment) typename ShortRows<T>::RowValues means, rstds;
@@ -246,7 +256,7 @@ void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T
                                      x_lanes + j * shape.cols * W, means + j * W, rstds + j * W,
                                      gamma, shape.cols);
   });
-  if (dx) from_lanes(dx, dy_lanes, shape.pitch, shape.pitch);
+  if (dx) write_block(dx, dy_lanes, shape, staged);
 }
 
 /// normalize_row_by_row for all rows of x [rows, cols]. Not centered, mean is null.
@@ -255,9 +265,10 @@ void normalize_short_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, co
                           Index rows, Index cols, double eps) {
   const ShortRows<T> shape(cols);
   const ColumnParameters<T> gammas(gamma, T(1), cols), betas(beta, T(0), cols);
-  const auto block = [&](T* y_block, T* means, T* rstds, const T* x_block) {
+  const bool through_block = goes_through_block(y, rows * cols, cols);
+  const auto block = [&](T* y_block, T* means, T* rstds, const T* x_block, bool staged) {
     normalize_block<centered>(y_block, means, rstds, x_block, gammas.numbers(), betas.numbers(),
-                              shape, eps);
+                              shape, eps, staged);
   };
   parallel_chunks((rows + shape.rows - 1) / shape.rows, shape.size, [&](Index begin, Index end) {
     for (Index row = begin * shape.rows; row < std::min(rows, end * shape.rows);
@@ -265,13 +276,13 @@ void normalize_short_rows(T* y, T* mean, T* rstd, const T* x, const T* gamma, co
       const Index count = std::min(shape.rows, rows - row);
       T *y_row = y + row * cols, *means = centered ? mean + row : nullptr;
       if (count == shape.rows) {
-        block(y_row, means, rstd + row, x + row * cols);
+        block(y_row, means, rstd + row, x + row * cols, through_block);
         continue;
       }
       typename ShortRows<T>::Block padded;
       typename ShortRows<T>::RowValues padded_mean, padded_rstd;
       pad(padded, x + row * cols, count * cols, shape.size);
-      block(padded, padded_mean, padded_rstd, padded);
+      block(padded, padded_mean, padded_rstd, padded, false);
       std::copy_n(padded, count * cols, y_row);
       if constexpr (centered) std::copy_n(padded_mean, count, means);
       std::copy_n(padded_rstd, count, rstd + row);
@@ -289,14 +300,15 @@ void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
   const ColumnParameters<T> gammas(gamma, T(1), cols);
   const Chunks chunks = make_chunks((rows + shape.rows - 1) / shape.rows, 2 * shape.size);
   const Scratch<T> partial(chunks.count * 2 * cols);
+  const bool through_block = goes_through_block(dx, rows * cols, cols);
   parallel_for(chunks, [&](Index chunk) {
     // Lane sums of this chunk: of dy * xhat for each column, then of dy.
     alignas(memory_alignment) T sums[2 * ShortRows<T>::most_cols * W];
     std::fill_n(sums, 2 * cols * W, T(0));
     const auto block = [&](T* dx_block, const T* dy_block, const T* x_block, const T* means,
-                           const T* rstds) {
+                           const T* rstds, bool staged) {
       gradient_block<centered>(dx_block, sums, sums + cols * W, dy_block, x_block, means, rstds,
-                               gammas.numbers(), shape);
+                               gammas.numbers(), shape, staged);
     };
     const Index last = std::min(rows, chunks.end(chunk) * shape.rows);
     for (Index row = chunks.begin(chunk) * shape.rows; row < last; row += shape.rows) {
@@ -304,7 +316,7 @@ void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       T* dx_row = dx ? dx + row * cols : nullptr;
       const T* means = centered ? mean + row : nullptr;
       if (count == shape.rows) {
-        block(dx_row, dy + row * cols, x + row * cols, means, rstd + row);
+        block(dx_row, dy + row * cols, x + row * cols, means, rstd + row, through_block);
         continue;
       }
       typename ShortRows<T>::Block padded_dy, padded_x;
@@ -313,7 +325,7 @@ void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       pad(padded_x, x + row * cols, numbers, shape.size);
       if constexpr (centered) std::copy_n(means, count, padded_mean);
       std::copy_n(rstd + row, count, padded_rstd);
-      block(padded_dy, padded_dy, padded_x, padded_mean, padded_rstd);
+      block(padded_dy, padded_dy, padded_x, padded_mean, padded_rstd, false);
       if (dx) std::copy_n(padded_dy, numbers, dx_row);
     }
     for (Index i = 0; i < 2 * cols; ++i)
