@@ -75,7 +75,8 @@ MINNOW_INLINE void with_run_store(bool past_caches, T* y, Index count, const F& 
     const std::uintptr_t begin = (first + line - 1) / line * line, end = last / line * line;
     f([begin, end](Pack<T> value, T* to) {
       const auto at = reinterpret_cast<std::uintptr_t>(to);
-      at >= begin&& at < end ? stream(value, to) : value.store(to);
+      const bool whole_line = begin <= at && at < end;
+      whole_line ? stream(value, to) : value.store(to);
     });
   } else {
     f([](Pack<T> value, T* to) { value.store(to); });
