@@ -11,10 +11,10 @@ constexpr const char* how_it_works = R"(
 Max pooling of 2 x 2 windows side by side takes two rows at a time: a register of each, the larger of the
 two rows, then its even and odd lanes apart. Which of the four won is one byte an output, kept for the
 backward, which spreads dy by those bytes with whole registers. For other windows the columns of a plane are
-split by the stride, so that each tap of a row's windows is a run of memory, and a register of windows
-goes through its taps together. Average pooling adds the even and odd lanes of 2 x 2 windows; sixteen
-windows that are whole planes are added up together, two steps each in place of a sum across lanes. Other
-windows are added down the columns first, along the rows of memory.
+split by the stride, so that each tap of a row's windows is a run of memory, and registers of windows
+of four rows go through their taps together. Average pooling adds the even and odd lanes of 2 x 2
+windows; sixteen windows that are whole planes are added up together, two steps each in place of a sum
+across lanes. Other windows are added down the columns first, along the rows of memory.
 Minimal bytes, of an input element and 2 x 2 windows: forward 4 + 1 + 1/4 (read x, write y and the
 places), backward the same the other way round. Average pooling needs no places.
 )";

@@ -274,6 +274,19 @@ TEST_CASE_TEMPLATE("two packs are dealt out to even and odd and joined again", P
   CHECK(lanes(second) == lanes(b));
 }
 
+TEST_CASE_TEMPLATE("three and four packs are dealt out in turn", P, EVERY_PACK) {
+  using T = Value<P>;
+  const auto check = []<int n>(std::integral_constant<int, n>) {
+    P from[n], to[n];
+    for (int q = 0; q < n; ++q) from[q] = count_up<P>(static_cast<double>(q * P::width));
+    deinterleave(from, to);
+    for (std::size_t p = 0; p < n; ++p)
+      for (std::size_t i = 0; i < width<P>; ++i) CHECK(lanes(to[p])[i] == T(i * n + p));
+  };
+  check(std::integral_constant<int, 3>());
+  check(std::integral_constant<int, 4>());
+}
+
 TEST_CASE_TEMPLATE("a square of packs is transposed", P, EVERY_PACK) {
   using T = Value<P>;
   P rows[width<P>];

@@ -2,6 +2,7 @@
 /// @file
 /// Packs and bytes, and numbers that change lanes.
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -54,33 +55,46 @@ MINNOW_INLINE void store_bytes(Pack<T, vector> a, std::uint8_t* to, Index count)
   for (Index i = 0; i < count; ++i) to[i] = static_cast<std::uint8_t>(lanes[i]);
 }
 
-/// Splits the 2 * width numbers of a and then b into those at even and those at odd places.
+/// Splits the n * width numbers of n packs, one after the other: those at places p, p + n, p + 2 n,
+/// ... go to pack p.
+template <int n, class T, bool vector>
+MINNOW_INLINE void deinterleave(const Pack<T, vector> (&from)[n], Pack<T, vector> (&to)[n]) {
+  constexpr int width = static_cast<int>(Pack<T, vector>::width);
+  if constexpr (width == 1) {
+    std::copy_n(from, n, to);
+  } else {
+#if MINNOW_HAS_SHUFFLE
+    // What is in the packs up to q: from the last of them, or already in its lane.
+    const auto pick = [&]<int p, int q, int... i>(std::integer_sequence<int, p, q>,
+                                                  std::integer_sequence<int, i...>) {
+      to[p].raw = __builtin_shufflevector(
+          q == 1 ? from[0].raw : to[p].raw, from[q].raw,
+          ((i * n + p) / width == q ? width + (i * n + p) % width
+                                    : (q == 1 && i * n + p < width ? i * n + p : i))...);
+    };
+    constexpr std::make_integer_sequence<int, width> lanes;
+    const auto pick_all = [&]<int... pq>(std::integer_sequence<int, pq...>) {
+      (pick(std::integer_sequence<int, pq / (n - 1), pq % (n - 1) + 1>{}, lanes), ...);
+    };
+    pick_all(std::make_integer_sequence<int, n*(n - 1)>{});
+#else
+    T numbers[n * width], split[n * width];
+    for (int q = 0; q < n; ++q) from[q].store(numbers + q * width);
+    for (int i = 0; i < n * width; ++i) split[i % n * width + i / n] = numbers[i];
+    for (int p = 0; p < n; ++p) to[p] = Pack<T, vector>::load(split + p * width);
+#endif
+  }
+}
+
+/// The same for two packs: the numbers at even and those at odd places.
 template <class T, bool vector>
 MINNOW_INLINE void deinterleave(Pack<T, vector> a, Pack<T, vector> b, Pack<T, vector>& even,
                                 Pack<T, vector>& odd) {
-  constexpr Index width = Pack<T, vector>::width;
-  if constexpr (width == 1) {
-    even = a;
-    odd = b;
-  } else {
-#if MINNOW_HAS_SHUFFLE
-    const auto pick = [&]<int... i>(std::integer_sequence<int, i...>) {
-      even.raw = __builtin_shufflevector(a.raw, b.raw, (2 * i)...);
-      odd.raw = __builtin_shufflevector(a.raw, b.raw, (2 * i + 1)...);
-    };
-    pick(std::make_integer_sequence<int, static_cast<int>(width)>{});
-#else
-    T from[2 * width], to[2 * width];
-    a.store(from);
-    b.store(from + width);
-    for (Index i = 0; i < width; ++i) {
-      to[i] = from[2 * i];
-      to[width + i] = from[2 * i + 1];
-    }
-    even = Pack<T, vector>::load(to);
-    odd = Pack<T, vector>::load(to + width);
-#endif
-  }
+  const Pack<T, vector> from[2] = {a, b};
+  Pack<T, vector> to[2];
+  deinterleave(from, to);
+  even = to[0];
+  odd = to[1];
 }
 
 /// The inverse: lanes of even and odd in turn, the first half of them in a, the second in b.

@@ -25,12 +25,17 @@ class PoolRows {
   PoolRows(const PoolAxis& rows, const PoolAxis& cols)
       : rows_(rows),
         cols_(cols),
-        phase_(cols.out + (cols.kernel - 1) * cols.dilation / cols.stride + V::width),
-        staged_(rows.size * cols.stride * phase_),
+        phase_(phase_of(cols)),
+        pitch_(cols.stride * phase_),
+        kept_(std::min(cols.size, pitch_ - cols.padding)),
+        filled_((cols.padding + kept_ + cols.stride - 1) / cols.stride),
+        lines_((behind + 1) * pitch_),
+        staged_(rows.size * pitch_),
         first_places_(cols.out),
         taps_(cols.kernel) {
     // Padding is the same for all rows and planes, so it is written once.
-    std::fill_n(staged_.data(), rows.size * cols.stride * phase_, lowest);
+    std::fill_n(lines_.data(), (behind + 1) * pitch_, lowest);
+    std::fill_n(staged_.data(), rows.size * pitch_, lowest);
     for (Index ow = 0; ow < cols.out; ++ow)
       first_places_.data()[ow] = static_cast<T>(cols.window(ow).first);
     for (Index kw = 0; kw < cols.kernel; ++kw) {
@@ -43,54 +48,107 @@ class PoolRows {
   /// larger than any number.
   template <class Arg>
   void max(T* y, Arg* arg, const T* x) {
-    const Index pitch = cols_.stride * phase_, out = cols_.out;
-    for (Index h = 0; h < rows_.size; ++h) stage(staged_.data() + h * pitch, x + h * cols_.size);
-    for (Index oh = 0; oh < rows_.out; ++oh) {
-      const PoolWindow row = rows_.window(oh);
-      for (Index ow = 0; ow < out; ow += V::width) {
-        const Index count = std::min(V::width, out - ow);
-        // If all of a window is -infinity, its first number counts.
-        V best(lowest), place = load_up_to<V>(first_places_.data() + ow, count) +
-                                V(static_cast<T>(row.first * cols_.kernel));
-        for (Index kh = row.first; kh < row.last; ++kh) {
-          const T* from = staged_.data() + (row.start + kh * rows_.dilation) * pitch + ow;
-          for (Index kw = 0; kw < cols_.kernel; ++kw) {
-            const V value = V::load(from + taps_.data()[kw]),
-                    here(static_cast<T>(kh * cols_.kernel + kw));
-            place = select_equal(value, value, select_less(best, value, here, place), here);
-            best = select_equal(value, value, select_less(best, value, value, best), value);
-          }
-        }
-        store_up_to(best, y + oh * out + ow, count);
-        if (arg) store_places(place, arg + oh * out + ow, count);
-      }
+    // A line is split long after it was copied: what is just being stored cannot be loaded at once.
+    const Index size = rows_.size;
+    for (Index h = 0; h < size + behind; ++h) {
+      if (h < size) copy(h, x + h * cols_.size);
+      if (h >= behind) split(h - behind);
+    }
+    constexpr int together = 4;
+    for (Index oh = 0; oh < rows_.out;) {
+      const PoolWindow row = rows_.window(oh), last = rows_.window(oh + together - 1);
+      const bool alike = oh + together <= rows_.out && row.first == last.first &&
+                         row.last == last.last;  // then so are those between
+      const Index at = oh * cols_.out;
+      if (alike)
+        max_of_rows<together>(y + at, arg ? arg + at : nullptr, row);
+      else
+        max_of_rows<1>(y + at, arg ? arg + at : nullptr, row);
+      oh += alike ? together : 1;
     }
   }
 
  private:
   static constexpr T lowest = -std::numeric_limits<T>::infinity();
+  static constexpr Index behind = 1;
 
-  /// staged [stride][phase]: number i of phase p is column i * stride + p - padding. The common
-  /// strides are constants, so that the compiler can split a pack at a time.
-  void stage(T* staged, const T* row) const {
-    if (cols_.stride > 4) return split(staged, row, cols_.stride);
-    constant_height<4>(cols_.stride, [&](auto stride) { split(staged, row, stride); });
+  /// Whole packs; one is readable from the last window's taps on.
+  static Index phase_of(const PoolAxis& cols) {
+    const Index read = cols.out + (cols.kernel - 1) * cols.dilation / cols.stride + V::width;
+    return (read + V::width - 1) / V::width * V::width;
   }
-  template <class Stride>
-  void split(T* staged, const T* row, Stride stride) const {
-    const Index size = cols_.size, padding = cols_.padding, phase = phase_,
-                first = (padding + stride - 1) / stride,
-                last = std::clamp((size + padding) / stride, first, phase);
-    const auto put = [=](Index column) {
-      const Index at = column + padding;
-      if (at / stride < phase) staged[at % stride * phase + at / stride] = row[column];
-    };
-    // Between them, all phases have a column.
-    const Index begin = std::min(size, first * stride - padding), end = last * stride - padding;
-    for (Index column = 0; column < begin; ++column) put(column);
-    for (Index i = first; i < last; ++i)
-      for (Index p = 0; p < stride; ++p) staged[p * phase + i] = row[i * stride + p - padding];
-    for (Index column = std::max(begin, end); column < size; ++column) put(column);
+
+  /// R rows of windows, which have the taps of the first, `row`: side by side, as each tap of a
+  /// window waits for the one before it.
+  template <int R, class Arg>
+  void max_of_rows(T* y, Arg* arg, const PoolWindow& row) const {
+    const Index out = cols_.out, step = rows_.stride * pitch_;
+    for (Index ow = 0; ow < out; ow += V::width) {
+      const Index count = std::min(V::width, out - ow);
+      // If all of a window is -infinity, its first number counts.
+      const V first = load_up_to<V>(first_places_.data() + ow, count) +
+                      V(static_cast<T>(row.first * cols_.kernel));
+      V best[R], place[R];
+      MINNOW_UNROLL
+      for (int r = 0; r < R; ++r) {
+        best[r] = V(lowest);
+        place[r] = first;
+      }
+      for (Index kh = row.first; kh < row.last; ++kh) {
+        const T* from = staged_.data() + (row.start + kh * rows_.dilation) * pitch_ + ow;
+        for (Index kw = 0; kw < cols_.kernel; ++kw) {
+          const V here(static_cast<T>(kh * cols_.kernel + kw));
+          MINNOW_UNROLL
+          for (int r = 0; r < R; ++r) {
+            const V value = V::load(from + r * step + taps_.data()[kw]);
+            place[r] =
+                select_equal(value, value, select_less(best[r], value, here, place[r]), here);
+            best[r] =
+                select_equal(value, value, select_less(best[r], value, value, best[r]), value);
+          }
+        }
+      }
+      MINNOW_UNROLL
+      for (int r = 0; r < R; ++r) {
+        store_up_to(best[r], y + r * out + ow, count);
+        if (arg) store_places(place[r], arg + r * out + ow, count);
+      }
+    }
+  }
+
+  /// A row with its padding; of stride 1, this is what windows read. That of the next plane is asked
+  /// for: reading rests while windows are compared.
+  void copy(Index h, const T* row) {
+    T* to = cols_.stride == 1 ? staged_.data() + h * pitch_ : line(h);
+    for (Index i = 0; i < cols_.size; i += Index{64 / sizeof(T)})
+      __builtin_prefetch(row + rows_.size * cols_.size + i, 0, 2);
+    std::copy_n(row, kept_, to + cols_.padding);
+  }
+  T* line(Index h) { return lines_.data() + h % (behind + 1) * pitch_; }
+
+  /// Row h of staged [stride][phase]: number i of phase p is column i * stride + p - padding. The
+  /// common strides are split a pack at a time.
+  void split(Index h) {
+    T* to = staged_.data() + h * pitch_;
+    const T* from = line(h);
+    const Index stride = cols_.stride;
+    if (stride == 1) return;
+    if (stride == 2) return split_packs<2>(to, from);
+    if (stride == 3) return split_packs<3>(to, from);
+    if (stride == 4) return split_packs<4>(to, from);
+    for (Index i = 0; i < filled_; ++i)
+      for (Index p = 0; p < stride; ++p) to[p * phase_ + i] = from[i * stride + p];
+  }
+  template <int stride>
+  void split_packs(T* to, const T* from) const {
+    for (Index i = 0; i < filled_; i += V::width) {
+      V numbers[stride], phases[stride];
+      MINNOW_UNROLL
+      for (int q = 0; q < stride; ++q) numbers[q] = V::load(from + i * stride + q * V::width);
+      deinterleave(numbers, phases);
+      MINNOW_UNROLL
+      for (int p = 0; p < stride; ++p) phases[p].store(to + p * phase_ + i);
+    }
   }
 
   static void store_places(V place, std::uint8_t* to, Index count) {
@@ -104,8 +162,11 @@ class PoolRows {
   }
 
   PoolAxis rows_, cols_;
-  Index phase_;  ///< columns of a phase; a pack is readable from the last window's taps on
-  Scratch<T> staged_, first_places_;
+  Index phase_;   ///< columns of a phase
+  Index pitch_;   ///< numbers of a row of all phases
+  Index kept_;    ///< numbers of a row that a window may read
+  Index filled_;  ///< columns of a phase that have such numbers; all others are padding
+  Scratch<T> lines_, staged_, first_places_;
   Scratch<Index> taps_;
 };
 
