@@ -9,7 +9,7 @@ using namespace bench;
 namespace {
 
 constexpr const char* how_it_works = R"(
-Three ways, chosen by the sizes: what lies in the lanes of a register.
+Four ways, chosen by the sizes: what lies in the lanes of a register.
 Positions (any sizes and options): a plane of pitch W is read as one long row, so the output at flat
 position p is the sum of w[c, a, b] * x[p + c * plane + a * W + b]: the inner loop of a matrix product, with
 shifted views of x in place of a copied matrix. 8 output channels by 3 registers of positions stay in

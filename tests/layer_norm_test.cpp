@@ -253,12 +253,14 @@ TEST_CASE("errors name the place, what it got and what it needs") {
           norm(zeros({5, 4, 3}));
         }) ==
         "LayerNorm([3, 4]): x has shape [5, 4, 3], which does not end in the normalized shape [3, "
-        "4]");
+        "4]; it takes the last sizes of x, such as [3]");
   CHECK(error_of([&] { norm(zeros({4})); }) ==
         "LayerNorm([3, 4]): x has shape [4], which does not end in the normalized shape [3, 4]");
   CHECK(error_of([&] {
           nn::layer_norm<float>(zeros({2, 4}), {3});
-        }) == "layer_norm: x has shape [2, 4], which does not end in the normalized shape [3]");
+        }) ==
+        "layer_norm: x has shape [2, 4], which does not end in the normalized shape [3]; it takes "
+        "the last sizes of x, such as [4]");
   CHECK(error_of([&] {
           nn::layer_norm<float>(zeros({2, 4}), Shape{});
         }) == "layer_norm: the normalized shape is empty; name at least the last axis, e.g. {26}");

@@ -380,11 +380,11 @@ TEST_CASE("errors name the optimizer, the parameter and the way out") {
       "RMSprop: parameter 0 of shape [3] is the result of a function; only leaves can be optimised",
       Error);
   CHECK_THROWS_WITH_AS(optim::SGD({a, b, a}, {}),
-                       "SGD: parameter 0 of shape [3] is in this optimiser twice", Error);
+                       "SGD: parameter 0 of shape [3] is in this optimizer twice", Error);
 
   optim::SGD optimizer({a}, {});
   CHECK_THROWS_WITH_AS(optimizer.add_group({b, a}, {}),
-                       "SGD: parameter 1 of shape [3] is in this optimiser twice", Error);
+                       "SGD: parameter 1 of shape [3] is in this optimizer twice", Error);
   CHECK(optimizer.group_count() == 1);
   CHECK_THROWS_WITH_AS(optimizer.lr(1), "SGD: no group 1 among 1", Error);
   CHECK_THROWS_WITH_AS(optimizer.set_momentum(0.5, -1), "SGD: no group -1 among 1", Error);

@@ -220,14 +220,16 @@ TEST_CASE("errors name the place, what it got and what it needs") {
   CHECK(error_of([] { nn::RMSNorm(Shape{}); }) ==
         "RMSNorm: the normalized shape is empty; name at least the last axis, e.g. {26}");
   nn::RMSNorm norm({3, 4});
-  CHECK(
-      error_of([&] {
-        norm(zeros({5, 4, 3}));
-      }) ==
-      "RMSNorm([3, 4]): x has shape [5, 4, 3], which does not end in the normalized shape [3, 4]");
+  CHECK(error_of([&] {
+          norm(zeros({5, 4, 3}));
+        }) ==
+        "RMSNorm([3, 4]): x has shape [5, 4, 3], which does not end in the normalized shape [3, "
+        "4]; it takes the last sizes of x, such as [3]");
   CHECK(error_of([&] {
           nn::rms_norm<float>(zeros({2, 4}), {3});
-        }) == "rms_norm: x has shape [2, 4], which does not end in the normalized shape [3]");
+        }) ==
+        "rms_norm: x has shape [2, 4], which does not end in the normalized shape [3]; it takes "
+        "the last sizes of x, such as [4]");
   CHECK(error_of([&] {
           nn::rms_norm<float>(zeros({2, 4}), {4}, zeros({3}));
         }) == "rms_norm: gamma has shape [3], x of shape [2, 4] needs [4]");

@@ -76,9 +76,13 @@ TEST_CASE("children are named by their number, or by a name of their own") {
   CHECK(model["head"].parameters()[0].value()[0] == 5);
   CHECK(model["3"].parameters()[0].value()[0] == 7);
   CHECK(model.name() == "Sequential");
-  CHECK_THROWS_WITH_AS((void)model[4], "Sequential: no child 4 among 4", Error);
-  CHECK_THROWS_WITH_AS((void)model[-1], "Sequential: no child -1 among 4", Error);
-  CHECK_THROWS_WITH_AS((void)model["tail"], "Sequential: no child is named 'tail'", Error);
+  CHECK_THROWS_WITH_AS((void)model[4], "Sequential: there is no child 4; it has 4, numbered from 0",
+                       Error);
+  CHECK_THROWS_WITH_AS((void)model[-1],
+                       "Sequential: there is no child -1; it has 4, numbered from 0", Error);
+  CHECK_THROWS_WITH_AS((void)model["tail"],
+                       "Sequential: no child is named 'tail'; there are '0', '1', 'head', '3'",
+                       Error);
   CHECK_THROWS_WITH_AS(model.add("head", Increment()),
                        "Module: the name 'head' is registered already", Error);
 }
@@ -121,7 +125,8 @@ TEST_CASE("a list registers modules and leaves calling them to its owner") {
   CHECK(keys(list) == std::vector<std::string>{"0.factor", "1.factor"});
   CHECK(&list[0] == first.get());
   CHECK(same_bits(list[1](row<float>()).value(), Tensor<float>({1, 2}, {3, 6})));
-  CHECK_THROWS_WITH_AS((void)list[2], "ModuleList: no child 2 among 2", Error);
+  CHECK_THROWS_WITH_AS((void)list[2], "ModuleList: there is no child 2; it has 2, numbered from 0",
+                       Error);
   CHECK_THROWS_WITH_AS((void)list(row<float>()),
                        "ModuleList has no forward: call its modules, or use Sequential", Error);
 }

@@ -521,24 +521,43 @@ void add_compile_cost(Document& document, const std::filesystem::path& file) {
   document.push_back(table);
 }
 
-constexpr const char* how_to_read = R"(
-µs            median time of a call of the kernel; "spread" is half the distance from the 10th to the 90th percentile:
-              above 20 % something else was running, and the row, in grey (in Markdown in italics), is to be
-              taken with care
-GB/s          bytes by the minimal byte model (each tensor once) per second: a lower bound of what really moved
-level         the smallest level of memory that holds these bytes, of two threads in the caches of both cores; "of its
-              copy" is the share of the speed of a plain copy there (a loop or memcpy, whichever is faster), measured in
-              the same run. Warm: the same arrays again and again. More than 100 %: part of them was in a nearer level
-of peak       share of the multiply-add rate that was measured in the same run
-as a layer    the differentiable function as a user calls it: checked, recorded, its result newly allocated
-naive         how many times longer plain loops take, one number at a time, on one thread; "vectorised": the same loops
-              on registers
-libtorch      how many times longer libtorch takes than our layer, both recorded and through their engines; "tuned": with
-              an allocator that gives nothing back (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_)
-oneDNN        how many times longer the best layout of oneDNN's primitive takes than our kernel; reorders not counted
-error         the largest difference from the same in double, over max(|value|, root mean square of all values); for
-              networks and stages the root mean square of the differences. What is wrong is not timed
-)";
+Table how_to_read() {
+  return {
+      "",
+      {"", "means"},
+      {{"µs",
+        "median time of a call of the kernel; \"spread\" is half the distance from the 10th to the "
+        "90th percentile: above 20 % something else was running, and the row, in grey (in Markdown "
+        "in italics), is to be taken with care"},
+       {"GB/s",
+        "bytes by the minimal byte model (each tensor once) per second: a lower bound of what "
+        "really moved"},
+       {"level",
+        "the smallest level of memory that holds these bytes, of two threads in the caches of both "
+        "cores; \"of its copy\" is the share of the speed of a plain copy there (a loop or memcpy, "
+        "whichever is faster), measured in the same run. Warm: the same arrays again and again. "
+        "More than 100 %: part of them was in a nearer level"},
+       {"of peak", "share of the multiply-add rate that was measured in the same run"},
+       {"as a layer",
+        "the differentiable function as a user calls it: checked, recorded, its result newly "
+        "allocated"},
+       {"naive",
+        "how many times longer plain loops take, one number at a time, on one thread; "
+        "\"vectorised\": the same loops on registers"},
+       {"libtorch",
+        "how many times longer libtorch takes than our layer, both recorded and through their "
+        "engines; \"tuned\": with an allocator that gives nothing back (MALLOC_MMAP_THRESHOLD_, "
+        "MALLOC_TRIM_THRESHOLD_)"},
+       {"oneDNN",
+        "how many times longer the best layout of oneDNN's primitive takes than our kernel; "
+        "reorders not counted"},
+       {"error",
+        "the largest difference from the same in double, over max(abs(value), root mean square of "
+        "all "
+        "values); for networks and stages the root mean square of the differences. What is wrong "
+        "is not timed"}},
+      true};
+}
 
 Document make_document(const std::vector<File>& files, const std::filesystem::path& folder) {
   const bool peers = std::ranges::any_of(files, [](const File& file) {
@@ -564,7 +583,7 @@ Document make_document(const std::vector<File>& files, const std::filesystem::pa
       "Sums are over the shapes that occur in the three MNIST networks at batch 128."});
   add_glance(document, files);
   document.push_back(Heading{2, "How to read the tables"});
-  document.push_back(Lines{how_to_read + 1});
+  document.push_back(how_to_read());
   for (const File& file : files) add_section(document, file);
   add_compile_cost(document, folder / "compile_cost.json");
   return document;
@@ -606,6 +625,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   const auto document = report::make_document(files, from);
+  std::filesystem::create_directories(to);
   std::ofstream(to / "report.html") << report::html(document, "minnow: benchmarks");
   std::ofstream(to / "report.md") << report::markdown(document);
   std::ofstream csv(to / "report.csv");

@@ -28,9 +28,9 @@ inline std::atomic<int>& requested_threads() {
 
 }  // namespace detail
 
-/// How many threads a loop may use: what `set_num_threads` or MINNOW_NUM_THREADS asked for, else
-/// what OpenMP would use (OMP_NUM_THREADS, or the number of cores). Never changes OpenMP's
-/// settings.
+/// How many threads a loop may use: what `set_num_threads` or MINNOW_NUM_THREADS (a number above
+/// 0; anything else counts as unset) asked for, else what OpenMP would use (OMP_NUM_THREADS, or the
+/// number of cores). Never changes OpenMP's settings.
 inline int num_threads() {
 #if defined(_OPENMP)
   const int requested = detail::requested_threads().load(std::memory_order_relaxed);

@@ -70,7 +70,8 @@ inline Generator& default_generator() {
   return generator;
 }
 
-/// Starts the default generator afresh: the same seed gives the same numbers from here on.
+/// Starts the default generator afresh: the same seed gives the same numbers from here on. A
+/// DataLoader draws from a seed of its own.
 inline void manual_seed(std::uint64_t seed) { default_generator().set_state({seed, 0, 0}); }
 
 }  // namespace minnow::inline MINNOW_ABI

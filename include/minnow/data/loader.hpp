@@ -31,7 +31,7 @@ struct DataLoaderOptions {
   Index batch_size = 1;
   bool shuffle = false;
   bool drop_last = false;  ///< leave out a last batch that would be smaller than the others
-  std::uint64_t seed = 0;  ///< of the order and of the transforms
+  std::uint64_t seed = 0;  ///< of the order and of the transforms; manual_seed does not reach it
   std::vector<Transform> transforms = {};  ///< applied to every batch, one after the other
   Index prefetch = 0;  ///< how many batches a thread of its own may prepare ahead; 0: no thread
 };

@@ -36,8 +36,11 @@ inline Index count_rows(std::string_view place, const Shape& x, const Shape& nor
   check<ShapeError>(!normalized.empty(), place,
                     ": the normalized shape is empty; name at least the last axis, e.g. {26}");
   const Index leading = x.rank() - normalized.rank();
-  check<ShapeError>(leading >= 0 && x.slice(leading) == normalized, place, ": x has shape ", x,
-                    ", which does not end in the normalized shape ", normalized);
+  if (leading < 0 || x.slice(leading) != normalized)
+    throw ShapeError(text(
+        place, ": x has shape ", x, ", which does not end in the normalized shape ", normalized,
+        x.rank() > 1 ? text("; it takes the last sizes of x, such as ", x.slice(x.rank() - 1))
+                     : ""));
   return x.product(0, leading);
 }
 

@@ -25,7 +25,8 @@ struct PredictorOptions {
 };
 
 /// A copy of a trained `Sequential` for prediction: batch norm is folded into the convolutions,
-/// memory is planned once, nothing is recorded and nothing allocated per call.
+/// memory is planned once, and nothing is recorded. `predict` allocates nothing, the call operator
+/// its result.
 ///
 ///     const nn::Predictor predictor(model, {128, 1, 28, 28});  // at most 128 images a call
 ///     const Tensor<float> scores = predictor(images);          // images [N, 1, 28, 28]
@@ -61,14 +62,14 @@ class Predictor {
     plan_ = make_plan<T>(model.children(), 0, x_shape.slice(1), PlanSizes::any);
     check(!model.children().empty(), "Predictor: the model has no layers");
     const std::size_t covered = plan_ ? plan_->children : 0;
-    check(
-        covered == model.children().size(), "Predictor: child ",
-        covered < model.children().size() ? model.children()[covered].first : "", " (",
-        covered < model.children().size() ? model.children()[covered].second->name() : "",
-        ") cannot be part of a predictor where it stands, behind input ", x_shape, " of ",
-        x_shape[0],
-        " samples; if the first size is not their number, put it there, else call the model itself "
-        "after eval(), under a NoGrad");
+    check(covered == model.children().size(), "Predictor: child ",
+          covered < model.children().size() ? model.children()[covered].first : "", " (",
+          covered < model.children().size() ? model.children()[covered].second->name() : "",
+          ") cannot be part of a predictor where it stands, behind input ", x_shape, " of ",
+          x_shape[0],
+          " samples; if that layer is among those that nn/predictor.hpp names, check that the "
+          "first size is the number of samples, else call the model itself after eval(), under a "
+          "NoGrad");
     for (const auto& stage : plan_->stages) stages_.push_back(fold(stage));
     idle_.push_back(std::make_unique<Workspace>(*this));
   }

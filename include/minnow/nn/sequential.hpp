@@ -47,13 +47,18 @@ class Sequential : public Module<T> {
 
   /// Child number `i`, or the child of that name. Errors: Error if there is none.
   Module<T>& operator[](Index i) const {
-    check(i >= 0 && i < size(), "Sequential: no child ", i, " among ", size());
+    check(i >= 0 && i < size(), "Sequential: there is no child ", i, "; it has ", size(),
+          ", numbered from 0");
     return *this->children()[static_cast<std::size_t>(i)].second;
   }
   Module<T>& operator[](std::string_view key) const {
-    for (const auto& [name, child] : this->children())
+    std::string names;
+    for (const auto& [name, child] : this->children()) {
       if (name == key) return *child;
-    throw Error(text("Sequential: no child is named '", key, "'"));
+      names += text(names.empty() ? " '" : ", '", name, "'");
+    }
+    throw Error(text("Sequential: no child is named '", key, "'; there are",
+                     names.empty() ? " none" : names));
   }
 
   Variable<T> forward(const Variable<T>& x) override {
@@ -175,7 +180,8 @@ class ModuleList : public Module<T> {
 
   Index size() const { return std::ssize(this->children()); }
   Module<T>& operator[](Index i) const {
-    check(i >= 0 && i < size(), "ModuleList: no child ", i, " among ", size());
+    check(i >= 0 && i < size(), "ModuleList: there is no child ", i, "; it has ", size(),
+          ", numbered from 0");
     return *this->children()[static_cast<std::size_t>(i)].second;
   }
 

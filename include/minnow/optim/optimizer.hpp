@@ -151,7 +151,7 @@ class Optimizer : public OptimizerBase {
     };
     for (const Group& group : groups_)
       check(std::ranges::none_of(group.parameters, same), Options::name, ": parameter ", i,
-            " of shape ", parameter.shape(), " is in this optimiser twice");
+            " of shape ", parameter.shape(), " is in this optimizer twice");
   }
 
   std::vector<Group> groups_;
