@@ -25,7 +25,7 @@ train::History example() {
   history.commit = "0123abc";
   history.compiler = "GNU 12.2.0";
   history.machine = {.cpu = "Some CPU \"fast\"", .cores = 2, .isa = "avx512", .threads = 1};
-  history.norms.push_back(
+  history.runs.push_back(
       {.name = "batch",
        .parameters = 7652,
        .settings = {{"batch_size", Index{128}}, {"lr", 0.1}, {"optimizer", "sgd"}},
@@ -52,7 +52,7 @@ TEST_CASE("a history is JSON with a name for everything") {
     "threads": 1
   },
   "interrupted": false,
-  "norms": [
+  "runs": [
     {
       "name": "batch",
       "parameters": 7652,
@@ -78,13 +78,12 @@ TEST_CASE("a history is JSON with a name for everything") {
 )");
 }
 
-TEST_CASE(
-    "a history without norms has an empty list, a lost loss is null, odd bytes are replaced") {
+TEST_CASE("a history without runs has an empty list, a lost loss is null, odd bytes are replaced") {
   train::History history = example();
-  history.norms.clear();
-  CHECK(history.json().find("\"norms\": []") != std::string::npos);
+  history.runs.clear();
+  CHECK(history.json().find("\"runs\": []") != std::string::npos);
   history = example();
-  history.norms[0].epochs[0].train_loss = std::numeric_limits<double>::quiet_NaN();
+  history.runs[0].epochs[0].train_loss = std::numeric_limits<double>::quiet_NaN();
   CHECK(history.json().find("\"train_loss\": null") != std::string::npos);
   history.command = "mnist \xff";
   CHECK(history.json().find("\"command\": \"mnist \xef\xbf\xbd\"") != std::string::npos);

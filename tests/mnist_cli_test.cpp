@@ -199,11 +199,11 @@ TEST_CASE(
   CHECK(history["machine"]["threads"] == 1);
   CHECK(history["commit"].get<std::string>().size() >= 7);
   CHECK(contains(history["command"], "--data data --threads 1 --seed 7"));
-  REQUIRE(history["norms"].size() == 3);
-  CHECK(history["norms"][0]["name"] == "batch");
-  CHECK(history["norms"][0]["parameters"] == 7652);
-  CHECK(history["norms"][2]["parameters"] == 7594);
-  for (const Json& norm : history["norms"]) {
+  REQUIRE(history["runs"].size() == 3);
+  CHECK(history["runs"][0]["name"] == "batch");
+  CHECK(history["runs"][0]["parameters"] == 7652);
+  CHECK(history["runs"][2]["parameters"] == 7594);
+  for (const Json& norm : history["runs"]) {
     REQUIRE(norm["epochs"].size() == 2);
     for (const Json& epoch : norm["epochs"])
       for (const char* key :
@@ -215,8 +215,8 @@ TEST_CASE(
                 place.history("b/c"));
   for (std::size_t n = 0; n < 3; ++n)
     for (std::size_t e = 0; e < 2; ++e)
-      again["norms"][n]["epochs"][e]["seconds"] = history["norms"][n]["epochs"][e]["seconds"];
-  CHECK(again["norms"] == history["norms"]);
+      again["runs"][n]["epochs"][e]["seconds"] = history["runs"][n]["epochs"][e]["seconds"];
+  CHECK(again["runs"] == history["runs"]);
 }
 
 TEST_CASE("options reach the training") {
@@ -228,7 +228,7 @@ TEST_CASE("options reach the training") {
   CHECK(result.status == 0);
   CHECK(result.output.starts_with("MNIST, 100 training and 100 test images\n"));
   const Json history = place.history();
-  REQUIRE(history["norms"].size() == 1);
+  REQUIRE(history["runs"].size() == 1);
   CHECK(history["train_images"] == 100);
   const Json expected = {{"epochs", 2},
                          {"batch_size", 50},
@@ -238,8 +238,8 @@ TEST_CASE("options reach the training") {
                          {"augment", "none"},
                          {"dropout", 0.25},
                          {"groups", 1}};
-  CHECK(history["norms"][0]["settings"] == expected);
-  CHECK(history["norms"][0]["epochs"][1]["lr"] == 0.02);
+  CHECK(history["runs"][0]["settings"] == expected);
+  CHECK(history["runs"][0]["epochs"][1]["lr"] == 0.02);
 }
 
 TEST_CASE("--min-accuracy decides the exit status") {
@@ -322,7 +322,7 @@ TEST_CASE("Ctrl-C ends after the batch with the results so far") {
   CHECK(contains(result.output, "Interrupted: these are the results so far."));
   CHECK(contains(result.output, "\nbatch        7,652 "));
   CHECK(place.history()["interrupted"] == true);
-  CHECK(place.history()["norms"][0]["epochs"].size() >= 2);
+  CHECK(place.history()["runs"][0]["epochs"].size() >= 2);
 }
 
 TEST_CASE("a terminal sees a bar that is redrawn, in colour unless NO_COLOR is set") {

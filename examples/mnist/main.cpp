@@ -63,7 +63,7 @@ void run(Norm norm, const Options& options, const Images& images, train::History
   const Recipe recipe = options.recipe(norm);
   manual_seed(options.seed);
   auto net = make_net(norm, {.dropout = recipe.dropout, .groups = options.groups});
-  train::RunRecord& record = history.norms.emplace_back();
+  train::RunRecord& record = history.runs.emplace_back();
   record.name = name(norm);
   for (const auto& parameter : net.parameters()) record.parameters += parameter.size();
   record.settings = settings(norm, recipe, options);
@@ -128,14 +128,14 @@ int main(const Options& options) {
 
   print(text(history.dataset, ", ", thousands(history.train_images), " training and ",
              thousands(history.test_images), " test images\n",
-             comparison_table(history.norms, history.train_images, history.test_images), "\n"));
+             comparison_table(history.runs, history.train_images, history.test_images), "\n"));
   for (const std::string& sentence :
-       inferences(history.norms, regularised, history.train_images, history.test_images))
+       inferences(history.runs, regularised, history.train_images, history.test_images))
     print(wrapped(sentence, std::min(100, train::Terminal::detect().width())));
   print(text("\nAll numbers: ", history_file(options).string(), "\n"));
 
-  bool good_enough = !options.min_accuracy || history.norms.size() == options.norms.size();
-  for (const train::RunRecord& record : history.norms) {
+  bool good_enough = !options.min_accuracy || history.runs.size() == options.norms.size();
+  for (const train::RunRecord& record : history.runs) {
     if (!options.min_accuracy || record.epochs.empty() ||
         record.epochs.back().test_accuracy >= *options.min_accuracy)
       continue;

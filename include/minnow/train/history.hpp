@@ -36,7 +36,7 @@ using Setting = std::variant<Index, double, std::string>;
 
 /// The training of one network.
 struct RunRecord {
-  std::string name;  ///< of its norm
+  std::string name;  ///< of the network
   Index parameters = 0;
   std::vector<std::pair<std::string, Setting>> settings;
   std::vector<EpochRecord> epochs;
@@ -65,7 +65,7 @@ struct Machine {
 };
 
 /// Everything about one call of a training program. Two that differ in nothing but times differ in
-/// no number of `norms`.
+/// no number of `runs`.
 struct History {
   std::string dataset;
   Index train_images = 0, test_images = 0;
@@ -75,14 +75,14 @@ struct History {
   std::string compiler;
   Machine machine;
   bool interrupted = false;
-  std::vector<RunRecord> norms;
+  std::vector<RunRecord> runs;
 
   /// As JSON text, with the members' names and order. Numbers that JSON has no word for become
   /// null.
   std::string json() const {
     using Json = nlohmann::ordered_json;
-    Json runs = Json::array();
-    for (const RunRecord& run : norms) {
+    Json networks = Json::array();
+    for (const RunRecord& run : runs) {
       Json epochs = Json::array();
       for (const EpochRecord& epoch : run.epochs)
         epochs.push_back({{"train_loss", epoch.train_loss},
@@ -95,10 +95,10 @@ struct History {
       Json settings = Json::object();
       for (const auto& [name, setting] : run.settings)
         std::visit([&, &key = name](const auto& value) { settings[key] = value; }, setting);
-      runs.push_back({{"name", run.name},
-                      {"parameters", run.parameters},
-                      {"settings", settings},
-                      {"epochs", epochs}});
+      networks.push_back({{"name", run.name},
+                          {"parameters", run.parameters},
+                          {"settings", settings},
+                          {"epochs", epochs}});
     }
     const Json all = {{"dataset", dataset},
                       {"train_images", train_images},
@@ -114,7 +114,7 @@ struct History {
                         {"isa", machine.isa},
                         {"threads", machine.threads}}},
                       {"interrupted", interrupted},
-                      {"norms", runs}};
+                      {"runs", networks}};
     // A command line may hold any bytes.
     return all.dump(2, ' ', false, Json::error_handler_t::replace) + '\n';
   }
