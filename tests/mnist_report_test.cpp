@@ -82,6 +82,10 @@ TEST_CASE("the trend compares the last epochs with those before") {
                  "still improving (+0.87 points over the last 3 epochs)"));
   CHECK(contains(sentence({run("batch", 99, {99.4, 99.4, 99.4, 99.42, 99.41, 99.4})}),
                  "levelled off (+0.01 points over the last 3 epochs)"));
+  CHECK(contains(sentence({run("batch", 99, {97, 98})}), "last epoch), so more epochs may help"));
+  RunRecord settling = run("batch", 99, {97, 98});
+  settling.epochs[0].lr = 0.1;
+  CHECK(contains(sentence({settling}), "last epoch), as the learning rate fell"));
   CHECK(contains(sentence({run("batch", 99, {99.4, 99})}), "getting worse (-0.40 points"));
 }
 

@@ -74,6 +74,11 @@ class Findings {
              run_.epochs[run_.epochs.size() - i - count].test_accuracy;
     return count > 0 ? sum / static_cast<double>(count) : 0;
   }
+  /// Whether the learning rate fell over these epochs, which by itself makes accuracy rise.
+  bool rate_fell() const {
+    const auto before = static_cast<std::size_t>(trend_epochs()) + 1;
+    return last().lr < run_.epochs[run_.epochs.size() - before].lr;
+  }
 
  private:
   const RunRecord& run_;
@@ -129,7 +134,8 @@ inline std::string improving(const Findings& found) {
       text(found.trend() >= 0 ? "+" : "-", points(found.trend()), " over the last ",
            epochs == 1 ? std::string("epoch") : counted(epochs, "epoch"));
   if (found.trend() > found.error())
-    return text("it was still improving (", change, "), so more epochs may help");
+    return text("it was still improving (", change,
+                found.rate_fell() ? "), as the learning rate fell" : "), so more epochs may help");
   if (found.trend() < -found.error())
     return text("it was getting worse (", change, "), so fewer epochs may do");
   return text("it has levelled off (", change, ")");
