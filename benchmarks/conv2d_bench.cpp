@@ -207,7 +207,8 @@ void measure(Suite& suite, const ConvSize& size) {
          .set = size.set,
          .elements = static_cast<double>(y.size()),
          .bytes = sizeof(float) * static_cast<double>(x.size() + y.size() + weight.size()),
-         .flops = flops},
+         .flops = flops,
+         .computes = true},
         outputs, ways,
         {"conv2d", direction, {s.n, s.c, s.h, s.w, s.k, size.kernel, size.padding, size.groups}});
   };

@@ -177,20 +177,26 @@ class Run final : public Suite {
 
   void measure(const Row& row, Outputs& outputs, const std::vector<Way>& ways,
                const Work& work) override {
+    std::optional<PlainCopy> copy;
+    if (!row.computes && !options_.verify) copy.emplace(row.bytes);
     for (const int threads : options_.threads) {
       set_num_threads(threads);
       std::vector<Timed> timed;
       for (const Way& way : ways)
         if (threads == 1 || !way.serial) verify(row, outputs, way, threads, timed);
       if (options_.verify) continue;
+      const auto add = [&](const std::string& name, const std::function<void()>& f) {
+        f();
+        timed.push_back({name, f, seconds_of(f), std::nullopt});
+      };
+      if (copy) {
+        add("copy", [&] { copy->by_loop(); });
+        add("copy by memcpy", [&] { copy->by_memcpy(); });
+      }
       if (!work.layer.empty())
         for (Peer* peer : peers_) {
           peer->set_num_threads(threads);
-          for (PeerWay& way : peer->ways(work)) {
-            way.run();
-            const double once = seconds_of(way.run);
-            timed.push_back({way.name, way.run, once, std::nullopt});
-          }
+          for (const PeerWay& way : peer->ways(work)) add(way.name, way.run);
         }
       write(row, threads, timed, time(timed));
     }
@@ -286,13 +292,16 @@ class Run final : public Suite {
              const std::vector<std::vector<double>>& samples) {
     Json json{{"layer", row.layer}, {"direction", row.direction}, {"shape", row.shape},
               {"set", row.set},     {"threads", threads},         {"elements", row.elements},
-              {"bytes", row.bytes}, {"flops", row.flops},         {"ways", Json::array()}};
-    const std::size_t level = level_of(row.bytes, threads);
-    json["level"] = memory_levels()[level].name;
+              {"bytes", row.bytes}, {"flops", row.flops},         {"computes", row.computes},
+              {"ways", Json::array()}};
+    json["level"] = memory_levels()[level_of(row.bytes, threads)].name;
+    double copied = std::numeric_limits<double>::infinity();
     for (std::size_t i = 0; i < timed.size(); ++i) {
       Json way{{"name", timed[i].name}, {"seconds", samples[i]}};
       if (timed[i].error) way["error"] = *timed[i].error;
       json["ways"].push_back(way);
+      if (timed[i].name.starts_with("copy"))
+        copied = std::min(copied, quantile(samples[i], 0.5));
     }
     json_["rows"].push_back(json);
 
@@ -303,11 +312,14 @@ class Run final : public Suite {
       std::printf(" %s %.4g us", timed[i].name.c_str(), 1e6 * median);
       if (timed[i].name != "minnow") continue;
       const double spread = (quantile(samples[i], 0.9) - quantile(samples[i], 0.1)) / median;
-      std::printf(" (spread %.0f %%, %.0f GB/s, %.0f %% of a copy in %s, %.0f GFLOP/s, error %.1e)",
-                  100 * spread, 1e-9 * row.bytes / median,
-                  1e-7 * row.bytes / median / peak_of(threads).levels[level].best_copy(),
-                  memory_levels()[level].name.c_str(), 1e-9 * row.flops / median,
-                  timed[i].error.value_or(0));
+      std::printf(" (spread %.0f %%, ", 100 * spread);
+      if (std::isfinite(copied))
+        std::printf("%.0f GB/s, %.0f %% of a copy", 1e-9 * row.bytes / median,
+                    100 * copied / median);
+      else
+        std::printf("%.0f GFLOP/s, %.0f %% of the peak", 1e-9 * row.flops / median,
+                    1e-7 * row.flops / median / peak_of(threads).gflops);
+      std::printf(", error %.1e)", timed[i].error.value_or(0));
     }
     std::puts("");
     std::fflush(stdout);

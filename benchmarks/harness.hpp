@@ -25,6 +25,9 @@ struct Row {
   double elements = 0;
   double bytes = 0;  ///< by the minimal byte model: each tensor is read or written once
   double flops = 0;
+  /// Bound by arithmetic, so held against the multiply-add peak; other rows against a copy of as
+  /// many bytes.
+  bool computes = false;
 };
 
 /// One way to compute a row's outputs.

@@ -37,7 +37,8 @@ void measure(Suite& suite, const std::string& set, Index n, Index in, Index out)
                .set = set,
                .elements = static_cast<double>(y.size()),
                .bytes = times * 4.0 * static_cast<double>(x.size() + y.size() + weight.size()),
-               .flops = times * flops};
+               .flops = times * flops,
+               .computes = true};
   };
   const auto book = [](const char* name, std::function<void()> run) {
     return Way{.name = name, .run = std::move(run), .serial = true, .tolerance = 1e-3};

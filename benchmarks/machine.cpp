@@ -12,10 +12,10 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/simd.hpp"
+#include "minnow/kernels/streaming.hpp"
 
 namespace bench {
 
-using namespace minnow;
 using V = Pack<float>;
 
 namespace {
@@ -79,12 +79,16 @@ void copy_all(float* y, const float* x, Index count) {
 }
 
 Bandwidth bandwidth(const Level& level, int threads, double seconds) {
-  // Half of a level: what else is there must fit, too. Beyond the last cache: four times it.
+  // Half of a level: what else is there must fit, too; and of a shared one no more than a few times
+  // what the level below holds, since it may serve many more cores than this program sees. Beyond
+  // the last cache: four times it.
   const auto levels = memory_levels();
+  const auto at = static_cast<std::size_t>(
+      std::ranges::find(levels, level.name, &Level::name) - levels.begin());
+  const double below = at > 0 ? levels[at - 1].bytes : level.bytes;
   const bool dram = level.bytes == std::numeric_limits<double>::infinity();
-  const double last = levels.size() > 1 ? levels[levels.size() - 2].bytes : 32e6;
-  const double bytes = dram           ? 4 * last / threads
-                       : level.shared ? level.bytes / 2 / threads
+  const double bytes = dram           ? 4 * below / threads
+                       : level.shared ? std::min(level.bytes / 2 / threads, 8 * below)
                                       : level.bytes / 2;
   const Index count = static_cast<Index>(bytes) / 4096 * 1024;
   const int rounds = static_cast<int>(std::max(1.0, 2e6 / bytes));
@@ -148,6 +152,27 @@ Peak measure_peak(int threads, double seconds) {
   for (const Level& level : memory_levels())
     peak.levels.push_back(bandwidth(level, threads, seconds));
   return peak;
+}
+
+PlainCopy::PlainCopy(double bytes)
+    : from_(Tensor<float>::ones({static_cast<Index>(bytes / 8) + V::width})), to_(from_.clone()) {}
+
+void PlainCopy::by_loop() {
+  const Index count = from_.size() / V::width * V::width;
+  const bool past_caches = kernels::detail::fills_caches<float>(count);
+  parallel_chunks(count / V::width, V::width, [&](Index begin, Index end) {
+    const float* const from = from_.data() + begin * V::width;
+    float* const to = to_.data() + begin * V::width;
+    const Index size = (end - begin) * V::width;
+    past_caches ? kernels::detail::stream_packs(to, from, size) : copy_all(to, from, size);
+  });
+}
+
+void PlainCopy::by_memcpy() {
+  parallel_chunks(from_.size(), 1, [&](Index begin, Index end) {
+    std::memcpy(to_.data() + begin, from_.data() + begin,
+                static_cast<std::size_t>(end - begin) * sizeof(float));
+  });
 }
 
 std::string cpu_name() {

@@ -5,7 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "minnow/tensor.hpp"
+
 namespace bench {
+
+using namespace minnow;
 
 /// A level of memory. `bytes` is infinite for DRAM.
 struct Level {
@@ -35,6 +39,18 @@ struct Peak {
 
 /// Takes about `seconds` for each of its figures.
 Peak measure_peak(int threads, double seconds);
+
+/// What a kernel that moves `bytes` is held against: half of them copied to the other half, on as
+/// many threads as the library's loops would use. Results that fill the caches go past them.
+class PlainCopy {
+ public:
+  explicit PlainCopy(double bytes);
+  void by_loop();
+  void by_memcpy();
+
+ private:
+  Tensor<float> from_, to_;
+};
 
 /// The smallest level that holds `bytes` when they are spread over the threads' cores.
 std::size_t level_of(double bytes, int threads);

@@ -44,13 +44,13 @@ void measure(Suite& suite, const PoolSize& s, bool largest) {
   };
   const auto forward = [=]() mutable {
     if (largest)
-      kernels::max_pool2d_forward(y.data(), places.data(), x.data(), planes, axis, axis);
+      kernels::max_pool2d_forward(y.data(), {places.data()}, x.data(), planes, axis, axis);
     else
       kernels::avg_pool2d_forward(y.data(), x.data(), planes, axis, axis);
   };
   const auto backward = [=]() mutable {
     if (largest)
-      kernels::max_pool2d_backward(dx.data(), dy.data(), places.data(), planes, axis, axis);
+      kernels::max_pool2d_backward(dx.data(), dy.data(), {places.data()}, planes, axis, axis);
     else
       kernels::avg_pool2d_backward(dx.data(), dy.data(), planes, axis, axis);
   };

@@ -98,7 +98,8 @@ void measure(Suite& suite, const StageSize& s, const std::string& norm) {
                .set = "seed",
                .elements = elements,
                .bytes = times * 4 * ends,
-               .flops = times * flops};
+               .flops = times * flops,
+               .computes = true};
   };
   const std::vector<long> sizes{s.n, s.c, s.h, s.k, s.kernel};
   const double dropout = norm == "none" ? 0 : p;

@@ -91,7 +91,8 @@ void measure(Suite& suite, const std::string& norm, double dropout, Index n, boo
        .elements = images,
        .bytes = 4 * (images * 784 + 5 * parameters),
        // Multiply-adds of the convolutions, forward and backward; c1 without dx.
-       .flops = images * 2 * (3 * 888592 - 48672)},
+       .flops = images * 2 * (3 * 888592 - 48672),
+       .computes = true},
       outputs, ways, {"train_step", "step", {n}, norm, dropout});
 }
 

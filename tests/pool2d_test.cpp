@@ -273,12 +273,12 @@ TEST_CASE_TEMPLATE("kernels write every element of their outputs and nothing els
         };
         const auto mutable_data = [](Tensor<T> tensor) { return tensor.data() + 1; };
         auto places = arg;
-        kernels::max_pool2d_forward(mutable_data(y), places.data() + 1, x.data(), planes, rows,
+        kernels::max_pool2d_forward(mutable_data(y), {places.data() + 1}, x.data(), planes, rows,
                                     cols);
         CHECK(arg[0] == 99);
         CHECK(arg[out + 1] == 99);
         for (Index o = 1; o <= out; ++o) CHECK(arg[o] < kernel * kernel);
-        kernels::max_pool2d_backward(mutable_data(dx), y.data() + 1, places.data() + 1, planes,
+        kernels::max_pool2d_backward(mutable_data(dx), y.data() + 1, {places.data() + 1}, planes,
                                      rows, cols);
         finite_inside(y);
         finite_inside(dx);

@@ -32,6 +32,7 @@ struct Row {
   std::string layer, direction, shape, set, level;
   int threads = 1;
   double elements = 0, bytes = 0, flops = 0;
+  bool computes = false;  ///< held against the multiply-add peak, not against a copy
   std::vector<Way> ways;
 
   const Way* way(const std::string& name) const {
@@ -95,6 +96,7 @@ inline File read_file(const std::filesystem::path& path) {
             .elements = r["elements"],
             .bytes = r["bytes"],
             .flops = r["flops"],
+            .computes = r["computes"],
             .ways = {}};
     for (const Json& w : r["ways"]) {
       const std::vector<double> seconds = w["seconds"];

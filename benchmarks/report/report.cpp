@@ -46,10 +46,6 @@ constexpr const char *minnow = "#0b5c9e", *minnow_1 = "#5aa9e6", *layer = "#8064
                      *onednn = "#2e8b57", *lanes = "#0a8f8f";
 }  // namespace colour
 
-bool computes(const Row& row) {
-  static const std::set<std::string> layers{"conv2d", "linear", "train_step", "inference", "stage"};
-  return layers.contains(row.layer);
-}
 bool is_norm(const std::string& stem) { return stem.ends_with("_norm"); }
 
 std::string microseconds(double seconds) {
@@ -125,7 +121,7 @@ struct Columns {
       layered |= has("layer by layer"), model |= has("model"), layer |= has("layer");
       torch |= has("libtorch"), tuned |= has("tuned libtorch");
       onednn |= row->fastest("oneDNN") != nullptr;
-      compute |= computes(*row);
+      compute |= row->computes;
     }
   }
 };
@@ -141,7 +137,7 @@ Table table_of(const std::string& title, const std::vector<const Row*>& rows,
   head(columns.compute, "of peak");
   head(!columns.compute, "GB/s");
   head(!columns.compute, "level");
-  head(!columns.compute, "of its copy");
+  head(!columns.compute, "of a copy");
   head(columns.lanes, "one image a lane, µs");
   head(columns.layered, "layer by layer, µs");
   head(columns.model, "model in eval, µs");
@@ -175,7 +171,7 @@ Table table_of(const std::string& title, const std::vector<const Row*>& rows,
       const double rate = 1e-9 * row->bytes / own->median;
       cells.push_back(fixed(rate, rate < 10 ? 1 : 0));
       cells.push_back(row->level);
-      cells.push_back(percent(rate / peak.copy(row->level)));
+      cells.push_back(percent(row->fastest("copy")->median / own->median));
     }
     const auto time = [&](bool wanted, const char* name) {
       const Way* way = row->way(name);
@@ -534,9 +530,11 @@ Table how_to_read() {
         "really moved"},
        {"level",
         "the smallest level of memory that holds these bytes, of two threads in the caches of both "
-        "cores; \"of its copy\" is the share of the speed of a plain copy there (a loop or memcpy, "
-        "whichever is faster), measured in the same run. Warm: the same arrays again and again. "
-        "More than 100 %: part of them was in a nearer level"},
+        "cores. Warm: the same arrays again and again"},
+       {"of a copy",
+        "the time of a plain copy of just as many bytes, half of them read and half written (a loop "
+        "or memcpy, whichever is faster), timed in turns with the row, over the row's time. A "
+        "backward writes a third of its bytes, not half, so it can pass 100 %"},
        {"of peak", "share of the multiply-add rate that was measured in the same run"},
        {"as a layer",
         "the differentiable function as a user calls it: checked, recorded, its result newly "
@@ -597,13 +595,14 @@ void write_csv(std::ostream& out, const std::vector<File>& files) {
     for (const Row& row : file.rows)
       for (const Way& way : row.ways) {
         const Peak& peak = file.peaks.at(row.threads);
+        const Way* copy = row.fastest("copy");
         const double bandwidth = 1e-9 * row.bytes / way.median,
                      rate = 1e-9 * row.flops / way.median;
         out << row.layer << ',' << row.direction << ",\"" << row.shape << "\"," << row.set << ','
             << row.threads << ',' << way.name << ',' << 1e6 * way.median << ',' << 1e6 * way.low
             << ',' << 1e6 * way.high << ',' << row.elements << ',' << row.bytes << ',' << row.flops
             << ',' << bandwidth << ',' << rate << ',' << row.level << ','
-            << bandwidth / peak.copy(row.level) << ',' << rate / peak.gflops << ',';
+            << (copy ? copy->median / way.median : 0) << ',' << rate / peak.gflops << ',';
         if (way.error >= 0) out << way.error;
         out << '\n';
       }

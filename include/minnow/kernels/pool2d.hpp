@@ -228,58 +228,58 @@ void avg_pool_backward_plane(T* dx, const T* dy, T* shares, const Axis& rows, co
 ///     y[p, oh, ow] = max over (kh, kw) of x[p, oh * stride - padding + kh * dilation, ow * ... +
 ///     kw * ...]
 ///
-/// x is [planes, h, w], y and arg [planes, out_h, out_w]. Writes y and, unless it is null, arg,
-/// which is kh * kernel_w + kw. Padding is never the largest. Of equal numbers the first in
-/// row-major order counts; a NaN is larger than any number. Exact. `Arg` is std::uint8_t where the
-/// window has at most 256 places. Parallel over planes.
-template <class T, class Arg>
-void max_pool2d_forward(T* y, Arg* arg, const T* x, Index planes, const PoolAxis& rows,
+/// x is [planes, h, w], y and the places [planes, out_h, out_w]. Writes y and the places. Padding is
+/// never the largest. Of equal numbers the first in row-major order counts; a NaN is larger than any
+/// number. Exact. Parallel over planes.
+template <class T>
+void max_pool2d_forward(T* y, PoolPlaces places, const T* x, Index planes, const PoolAxis& rows,
                         const PoolAxis& cols) {
   const Index in = rows.size * cols.size, out = rows.out * cols.out;
-  if constexpr (sizeof(Arg) == 1)
-    if (detail::pools_pairs(rows, cols))
-      return parallel_chunks(planes, in + 4 * out, [&](Index first, Index last) {
-        for (Index p = first; p < last; ++p)
-          detail::max_pairs_plane(y + p * out, arg ? arg + p * out : nullptr, x + p * in, rows.out,
-                                  cols.size, cols.out);
-      });
+  if (detail::pools_pairs(rows, cols))
+    return parallel_chunks(planes, in + 4 * out, [&](Index first, Index last) {
+      for (Index p = first; p < last; ++p)
+        detail::max_pairs_plane(y + p * out, places.from(p * out).bytes, x + p * in, rows.out,
+                                cols.size, cols.out);
+    });
   parallel_chunks(planes, in + out * rows.kernel * cols.kernel, [&](Index first, Index last) {
     detail::PoolRows<T> windows(rows, cols);
     for (Index p = first; p < last; ++p)
-      windows.max(y + p * out, arg ? arg + p * out : nullptr, x + p * in);
+      windows.max(y + p * out, places.from(p * out), x + p * in);
   });
 }
 
-/// dx = the sum of the dy of all windows whose largest number was here; arg is the forward's.
+/// dx = the sum of the dy of all windows whose largest number was here; the places are the
+/// forward's.
 ///
 /// Writes dx. The largest number's derivative is 1 for that number and 0 for the others. Parallel
 /// over planes.
-template <class T, class Arg>
-void max_pool2d_backward(T* dx, const T* dy, const Arg* arg, Index planes, const PoolAxis& rows,
+template <class T>
+void max_pool2d_backward(T* dx, const T* dy, PoolPlaces places, Index planes, const PoolAxis& rows,
                          const PoolAxis& cols) {
   const Index in = rows.size * cols.size, out = rows.out * cols.out;
-  const Scratch<Index> places(rows.kernel * cols.kernel);  // where each lies behind the first
+  const bool pairs = detail::pools_pairs(rows, cols);
+  const Scratch<Index> behind(rows.kernel * cols.kernel);  // how far each is behind the first
   for (Index kh = 0, k = 0; kh < rows.kernel; ++kh)
     for (Index kw = 0; kw < cols.kernel; ++kw, ++k)
-      places.data()[k] = kh * rows.dilation * cols.size + kw * cols.dilation;
+      behind.data()[k] = kh * rows.dilation * cols.size + kw * cols.dilation;
   parallel_chunks(planes, in + 4 * out, [&](Index first, Index last) {
     for (Index p = first; p < last; ++p) {
       T* to = dx + p * in;
       const T* from = dy + p * out;
-      const Arg* place = arg + p * out;
-      if constexpr (sizeof(Arg) == 1)
-        if (detail::pools_pairs(rows, cols)) {
-          detail::write_pairs(to, rows, cols, [&](T* top, T* bottom, Index oh) {
-            detail::max_pairs_backward_row(top, bottom, from + oh * cols.out, place + oh * cols.out,
-                                           cols.out);
-          });
-          continue;
-        }
+      const PoolPlaces place = places.from(p * out);
+      if (pairs) {
+        detail::write_pairs(to, rows, cols, [&](T* top, T* bottom, Index oh) {
+          detail::max_pairs_backward_row(top, bottom, from + oh * cols.out,
+                                         place.bytes + oh * cols.out, cols.out);
+        });
+        continue;
+      }
       std::fill_n(to, in, T(0));
-      for (Index oh = 0; oh < rows.out; ++oh) {
+      for (Index oh = 0, i = 0; oh < rows.out; ++oh) {
         const Index start = (oh * rows.stride - rows.padding) * cols.size - cols.padding;
-        for (Index ow = 0; ow < cols.out; ++ow)
-          to[start + ow * cols.stride + places.data()[*place++]] += *from++;
+        for (Index ow = 0; ow < cols.out; ++ow, ++i)
+          to[start + ow * cols.stride +
+             behind.data()[place.bytes ? place.bytes[i] : place.numbers[i]]] += from[i];
       }
     }
   });

@@ -3,6 +3,7 @@
 /// Where the windows of a pooling lie along one axis, and loads and stores at the end of a row.
 
 #include <algorithm>
+#include <cstdint>
 
 #include "minnow/core/simd_lanes.hpp"
 
@@ -49,6 +50,17 @@ struct AdaptivePoolAxis {
   PoolWindow window(Index o) const {
     const Index begin = o * size / out, end = ((o + 1) * size + out - 1) / out;
     return {begin, 0, end - begin, end - begin};
+  }
+};
+
+/// Where in its window the largest number was, as kh * kernel_w + kw: in bytes for windows of at most
+/// 256 places, else in numbers; nowhere if nobody asks.
+struct PoolPlaces {
+  std::uint8_t* bytes = nullptr;
+  std::int32_t* numbers = nullptr;
+
+  PoolPlaces from(Index at) const {
+    return {bytes ? bytes + at : nullptr, numbers ? numbers + at : nullptr};
   }
 };
 

@@ -44,10 +44,8 @@ class PoolRows {
     }
   }
 
-  /// The largest number of each window of plane x and, unless arg is null, its place. A NaN is
-  /// larger than any number.
-  template <class Arg>
-  void max(T* y, Arg* arg, const T* x) {
+  /// The largest number of each window of plane x, and its place. A NaN is larger than any number.
+  void max(T* y, const PoolPlaces& places, const T* x) {
     // A line is split long after it was copied: what is just being stored cannot be loaded at once.
     const Index size = rows_.size;
     for (Index h = 0; h < size + behind; ++h) {
@@ -61,9 +59,9 @@ class PoolRows {
                          row.last == last.last;  // then so are those between
       const Index at = oh * cols_.out;
       if (alike)
-        max_of_rows<together>(y + at, arg ? arg + at : nullptr, row);
+        max_of_rows<together>(y + at, places.from(at), row);
       else
-        max_of_rows<1>(y + at, arg ? arg + at : nullptr, row);
+        max_of_rows<1>(y + at, places.from(at), row);
       oh += alike ? together : 1;
     }
   }
@@ -80,8 +78,8 @@ class PoolRows {
 
   /// R rows of windows, which have the taps of the first, `row`: side by side, as each tap of a
   /// window waits for the one before it.
-  template <int R, class Arg>
-  void max_of_rows(T* y, Arg* arg, const PoolWindow& row) const {
+  template <int R>
+  void max_of_rows(T* y, const PoolPlaces& places, const PoolWindow& row) const {
     const Index out = cols_.out, step = rows_.stride * pitch_;
     for (Index ow = 0; ow < out; ow += V::width) {
       const Index count = std::min(V::width, out - ow);
@@ -111,7 +109,7 @@ class PoolRows {
       MINNOW_UNROLL
       for (int r = 0; r < R; ++r) {
         store_up_to(best[r], y + r * out + ow, count);
-        if (arg) store_places(place[r], arg + r * out + ow, count);
+        store_places(place[r], places.from(r * out + ow), count);
       }
     }
   }
@@ -151,14 +149,12 @@ class PoolRows {
     }
   }
 
-  static void store_places(V place, std::uint8_t* to, Index count) {
-    store_bytes(place, to, count);
-  }
-  template <class Arg>
-  static void store_places(V place, Arg* to, Index count) {
+  static void store_places(V place, const PoolPlaces& to, Index count) {
+    if (to.bytes) return store_bytes(place, to.bytes, count);
+    if (!to.numbers) return;
     T places[V::width];
     place.store(places);
-    for (Index i = 0; i < count; ++i) to[i] = static_cast<Arg>(places[i]);
+    for (Index i = 0; i < count; ++i) to.numbers[i] = static_cast<std::int32_t>(places[i]);
   }
 
   PoolAxis rows_, cols_;

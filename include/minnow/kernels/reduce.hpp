@@ -51,48 +51,89 @@ typename Fold::Wide fold_row(const T* x, Index n) {
   return lanes[0];
 }
 
-/// y[c] = finish(fold of x[r * pitch + c] over r) for c in [0, columns), columns <= fold_columns.
-template <class Fold, class Out, class T, class Finish>
-void fold_block(Out* y, const T* x, Index rows, Index columns, Index pitch, const Finish& finish) {
+/// totals[c] = the fold of x[r * pitch + c] over r, for c in [0, columns).
+template <class Fold, class T>
+void fold_columns_of(typename Fold::Wide* totals, const T* x, Index rows, Index columns,
+                     Index pitch) {
   using Wide = typename Fold::Wide;
-  if (pitch == 1) {
-    *y = static_cast<Out>(finish(fold_row<Fold>(x, rows)));
-    return;
-  }
-  Wide totals[fold_columns];
   std::fill_n(totals, columns, Fold::start);
   for (Index r = 0; r < rows; ++r, x += pitch) {
     MINNOW_SIMD
     for (Index c = 0; c < columns; ++c) totals[c] = Fold::join(totals[c], static_cast<Wide>(x[c]));
   }
-  for (Index c = 0; c < columns; ++c) y[c] = static_cast<Out>(finish(totals[c]));
 }
 
-/// y[o, c] = finish(fold of x[o, r, c] over r). A long `reduced` is cut into pieces that are folded
-/// in parallel, so that few but long sums keep all threads busy too.
-template <class Fold, class Out, class T, class Finish>
-void fold(Out* y, const T* x, Index outer, Index reduced, Index inner, const Finish& finish) {
+/// Where folds go. Called through a pointer, so that a fold is compiled once for all types of
+/// results.
+template <class Wide>
+struct FoldResults {
+  void* y;
+  void (*write)(void* y, Index at, const Wide* totals, Index count, double divisor);
+  double divisor = 1;
+
+  /// y[at], ... = totals / divisor
+  template <class Out>
+  static FoldResults divided(Out* y, double divisor) {
+    const auto write = [](void* to, Index at, const Wide* totals, Index count, double by) {
+      for (Index i = 0; i < count; ++i)
+        static_cast<Out*>(to)[at + i] = static_cast<Out>(totals[i] / by);
+    };
+    return {y, write, divisor};
+  }
+  /// y[at], ... = totals
+  static FoldResults plain(Wide* y) {
+    const auto write = [](void* to, Index at, const Wide* totals, Index count, double) {
+      std::copy_n(totals, count, static_cast<Wide*>(to) + at);
+    };
+    return {y, write};
+  }
+};
+
+/// The folds of x [outer, pieces.items, inner] over each piece, as [outer, pieces.count, inner].
+template <class Fold, class T>
+void fold_pieces(const FoldResults<typename Fold::Wide>& results, const T* x, Index outer,
+                 Index inner, const Chunks& pieces) {
+  const Index blocks = (inner + fold_columns - 1) / fold_columns;
+  const Index columns = std::min(inner, fold_columns), each = pieces.count * blocks;
+  const auto begin_of = [&](Index o, Index piece) {
+    return x + (o * pieces.items + pieces.begin(piece)) * inner;
+  };
+  const auto size_of = [&](Index piece) { return pieces.end(piece) - pieces.begin(piece); };
+  parallel_chunks(outer * each, pieces.size * columns, [&](Index first, Index last) {
+    typename Fold::Wide totals[fold_columns];
+    for (Index item = first; item < last;) {
+      Index at = item, count = std::min(fold_columns, last - item);
+      if (inner == 1) {
+        for (Index i = 0; i < count; ++i, ++item) {
+          const Index piece = item % each;
+          totals[i] = fold_row<Fold>(begin_of(item / each, piece), size_of(piece));
+        }
+      } else {
+        const Index o = item / each, piece = item % each / blocks, column = item % blocks * columns;
+        at = (o * pieces.count + piece) * inner + column;
+        count = std::min(columns, inner - column);
+        fold_columns_of<Fold>(totals, begin_of(o, piece) + column, size_of(piece), count, inner);
+        ++item;
+      }
+      results.write(results.y, at, totals, count, results.divisor);
+    }
+  });
+}
+
+/// The folds of x [outer, reduced, inner] over its middle axis. A long one is cut into pieces that
+/// are folded in parallel, so that few but long sums keep all threads busy too.
+template <class Fold, class T>
+void fold(const FoldResults<typename Fold::Wide>& results, const T* x, Index outer, Index reduced,
+          Index inner) {
   using Wide = typename Fold::Wide;
   const Index blocks = (inner + fold_columns - 1) / fold_columns;
-  const Index columns = std::min(inner, fold_columns);
-  const auto run = [&](auto* to, const auto* from, Chunks pieces, const auto& end) {
-    const Index each = pieces.count * blocks;
-    parallel_chunks(outer * each, pieces.size * columns, [&](Index first, Index last) {
-      for (Index item = first; item < last; ++item) {
-        const Index o = item / each, piece = item % each / blocks, column = item % blocks * columns;
-        fold_block<Fold>(to + (o * pieces.count + piece) * inner + column,
-                         from + (o * pieces.items + pieces.begin(piece)) * inner + column,
-                         pieces.end(piece) - pieces.begin(piece), std::min(columns, inner - column),
-                         inner, end);
-      }
-    });
-  };
   const Index most = std::max<Index>(1, 64 / std::max<Index>(1, outer * blocks));
-  const Chunks pieces = make_chunks(reduced, columns, most);
-  if (pieces.count <= 1) return run(y, x, {reduced, reduced, 1}, finish);
+  const Chunks pieces = make_chunks(reduced, std::min(inner, fold_columns), most);
+  if (pieces.count <= 1)
+    return fold_pieces<Fold>(results, x, outer, inner, {reduced, reduced, 1});
   const Scratch<Wide> partial(outer * pieces.count * inner);
-  run(partial.data(), x, pieces, [](Wide value) { return value; });
-  run(y, static_cast<const Wide*>(partial.data()), {pieces.count, pieces.count, 1}, finish);
+  fold_pieces<Fold>(FoldResults<Wide>::plain(partial.data()), x, outer, inner, pieces);
+  fold_pieces<Fold, Wide>(results, partial.data(), outer, inner, {pieces.count, pieces.count, 1});
 }
 
 }  // namespace detail
@@ -107,8 +148,8 @@ void fold(Out* y, const T* x, Index outer, Index reduced, Index inner, const Fin
 /// over pieces of a long sum.
 template <class Out, class T>
 void sum(Out* y, const T* x, Index outer, Index reduced, Index inner, double divisor = 1) {
-  detail::fold<detail::SumFold>(y, x, outer, reduced, inner,
-                                [=](double total) { return total / divisor; });
+  detail::fold<detail::SumFold>(detail::FoldResults<double>::divided(y, divisor), x, outer, reduced,
+                                inner);
 }
 
 /// The largest along the middle axis; NaN if there is one among them.
@@ -118,7 +159,7 @@ void sum(Out* y, const T* x, Index outer, Index reduced, Index inner, double div
 /// x is [outer, reduced, inner], y [outer, inner]; writes y. Exact. Parallel as `sum`.
 template <class T>
 void max(T* y, const T* x, Index outer, Index reduced, Index inner) {
-  detail::fold<detail::MaxFold<T>>(y, x, outer, reduced, inner, [](T value) { return value; });
+  detail::fold<detail::MaxFold<T>>(detail::FoldResults<T>::plain(y), x, outer, reduced, inner);
 }
 
 /// Where the largest along the middle axis is: its first position, or that of the first NaN.

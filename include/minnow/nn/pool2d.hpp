@@ -74,22 +74,6 @@ inline Shape with_image_size(Shape shape, Index h, Index w) {
   return shape;
 }
 
-template <class Arg, class T>
-Variable<T> max_pool2d(const Variable<T>& x, const Shape& shape, const kernels::PoolAxis& rows,
-                       const kernels::PoolAxis& cols) {
-  const Index planes = shape.product(0, shape.rank() - 2);
-  Tensor<T> y(shape);
-  Tensor<Arg> arg;
-  if (x.requires_grad() && grad_enabled()) arg = Tensor<Arg>(shape);
-  kernels::max_pool2d_forward(y.data(), arg.data(), x.value().data(), planes, rows, cols);
-  return record<T>(
-      "max_pool2d", y, {x}, [arg, planes, rows, cols, in = x.shape()](const Tensor<T>& dy) {
-        Tensor<T> dx(in);
-        kernels::max_pool2d_backward(dx.data(), dy.data(), arg.data(), planes, rows, cols);
-        return std::vector{dx};
-      });
-}
-
 template <class T, class Axis>
 Variable<T> avg_pool2d(std::string_view name, const Variable<T>& x, const Axis& rows,
                        const Axis& cols) {
@@ -118,9 +102,24 @@ Variable<T> max_pool2d(const Variable<T>& x, Size2 kernel, const MaxPool2dOption
                                       options.padding.h, options.dilation.h, options.ceil_mode);
   const auto cols = detail::pool_axis(name, "width", x.shape(), x.size(-1), kernel.w, stride.w,
                                       options.padding.w, options.dilation.w, options.ceil_mode);
-  const Shape shape = detail::with_image_size(x.shape(), rows.out, cols.out);
-  if (kernel.h * kernel.w <= 256) return detail::max_pool2d<std::uint8_t>(x, shape, rows, cols);
-  return detail::max_pool2d<std::int32_t>(x, shape, rows, cols);
+  Tensor<T> y(detail::with_image_size(x.shape(), rows.out, cols.out));
+  const Index planes = y.shape().product(0, y.rank() - 2);
+  Tensor<std::uint8_t> bytes;  // one of the two holds the places
+  Tensor<std::int32_t> numbers;
+  if (x.requires_grad() && grad_enabled()) {
+    if (kernel.h * kernel.w <= 256)
+      bytes = Tensor<std::uint8_t>(y.shape());
+    else
+      numbers = Tensor<std::int32_t>(y.shape());
+  }
+  kernels::max_pool2d_forward(y.data(), {bytes.data(), numbers.data()}, x.value().data(), planes,
+                              rows, cols);
+  return record<T>("max_pool2d", y, {x}, [=, in = x.shape()](const Tensor<T>& dy) mutable {
+    Tensor<T> dx(in);
+    kernels::max_pool2d_backward(dx.data(), dy.data(), {bytes.data(), numbers.data()}, planes, rows,
+                                 cols);
+    return std::vector{dx};
+  });
 }
 
 /// The mean of each window. [N, C, H, W] or [C, H, W] to the same with

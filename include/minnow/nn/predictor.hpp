@@ -364,7 +364,7 @@ class Predictor {
     const kernels::PoolAxis rows{p.h, p.oh(), p.kernel.h, p.stride.h},
         cols{p.w, p.ow(), p.kernel.w, p.stride.w};
     if (s.pool == Pool::max)
-      kernels::max_pool2d_forward<T, std::uint8_t>(y, nullptr, x, p.c, rows, cols);
+      kernels::max_pool2d_forward(y, {}, x, p.c, rows, cols);
     else
       kernels::avg_pool2d_forward(y, x, p.c, rows, cols);
   }
