@@ -99,6 +99,7 @@ TEST_CASE("OneCycleLR meets its corners and moves the momentum against them") {
                        "count the batches of "
                        "all epochs",
                        Error);
+  CHECK(scheduler.last_epoch() == 100);
 }
 
 TEST_CASE("OneCycleLR in three phases falls as fast as it rose") {

@@ -163,7 +163,8 @@ TEST_CASE("augmentation changes the training images only, and there is one of ea
     CHECK(transforms.size() == (augmentation.name == "none" ? 1 : 2));
     CHECK(&named(augmentations, augmentation.name) == &augmentation);
   }
-  CHECK_THROWS_WITH_AS(named(augmentations, "heavy"), "'heavy' is not known", Error);
+  CHECK_THROWS_WITH_AS(named(augmentations, "heavy"),
+                       "'heavy' is not known; there are none, gentle, light, strong", Error);
 }
 
 TEST_CASE("a number of groups that does not fit is refused with the ones that do") {

@@ -67,12 +67,15 @@ inline Recipe default_recipe(Norm norm) {
   throw Error("default_recipe: no such norm");
 }
 
-/// The entry of that name. Errors: Error if there is none.
+/// The entry of that name. Errors: Error, with the names that there are, if there is none.
 template <class Table>
 const auto& named(const Table& table, std::string_view name) {
-  for (const auto& entry : table)
+  std::string names;
+  for (const auto& entry : table) {
     if (entry.name == name) return entry;
-  throw Error(text("'", name, "' is not known"));
+    names += text(names.empty() ? "" : ", ", entry.name);
+  }
+  throw Error(text("'", name, "' is not known; there are ", names));
 }
 
 }  // namespace mnist

@@ -127,11 +127,56 @@ MINNOW_INLINE void interleave(Pack<T, vector> even, Pack<T, vector> odd, Pack<T,
   }
 }
 
+#if defined(EIGEN_VECTORIZE_AVX512)
+namespace detail {
+
+/// Transposes 4 x 4 quarters of registers, four packs apart from each other: quarter j of pack 4 i
+/// becomes quarter i of pack 4 j.
+template <class T>
+MINNOW_INLINE void transpose_quarters(Pack<T> (&rows)[16]) {
+  MINNOW_UNROLL
+  for (int b = 0; b < 4; ++b) {
+    const auto low = [](__m512 x, __m512 y) { return _mm512_shuffle_f32x4(x, y, 0x44); };
+    const auto high = [](__m512 x, __m512 y) { return _mm512_shuffle_f32x4(x, y, 0xEE); };
+    const auto even = [](__m512 x, __m512 y) { return _mm512_shuffle_f32x4(x, y, 0x88); };
+    const auto odd = [](__m512 x, __m512 y) { return _mm512_shuffle_f32x4(x, y, 0xDD); };
+    const __m512 w = rows[b].raw, x = rows[4 + b].raw, y = rows[8 + b].raw, z = rows[12 + b].raw;
+    const __m512 low_wx = low(w, x), low_yz = low(y, z), high_wx = high(w, x), high_yz = high(y, z);
+    rows[b].raw = even(low_wx, low_yz);
+    rows[4 + b].raw = odd(low_wx, low_yz);
+    rows[8 + b].raw = even(high_wx, high_yz);
+    rows[12 + b].raw = odd(high_wx, high_yz);
+  }
+}
+
+/// Eigen takes the quarters apart and puts them together: half as many instructions again.
+MINNOW_INLINE void transpose_16(Pack<float> (&rows)[16]) {
+  MINNOW_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    const __m512 a = rows[i].raw, b = rows[i + 1].raw, c = rows[i + 2].raw, d = rows[i + 3].raw;
+    const __m512d low_ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)),
+                  low_cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d)),
+                  high_ab = _mm512_castps_pd(_mm512_unpackhi_ps(a, b)),
+                  high_cd = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+    rows[i].raw = _mm512_castpd_ps(_mm512_unpacklo_pd(low_ab, low_cd));
+    rows[i + 1].raw = _mm512_castpd_ps(_mm512_unpackhi_pd(low_ab, low_cd));
+    rows[i + 2].raw = _mm512_castpd_ps(_mm512_unpacklo_pd(high_ab, high_cd));
+    rows[i + 3].raw = _mm512_castpd_ps(_mm512_unpackhi_pd(high_ab, high_cd));
+  }
+  transpose_quarters(rows);
+}
+
+}  // namespace detail
+#endif
+
 /// Transposes `width` packs in place: lane j of pack i becomes lane i of pack j.
 template <class T, bool vector>
 MINNOW_INLINE void transpose(
     Pack<T, vector> (&rows)[static_cast<std::size_t>(Pack<T, vector>::width)]) {
   constexpr int width = static_cast<int>(Pack<T, vector>::width);
+#if defined(EIGEN_VECTORIZE_AVX512)
+  if constexpr (width == 16) return detail::transpose_16(rows);
+#endif
   if constexpr (width > 1) {
     Eigen::internal::PacketBlock<typename Pack<T, vector>::Raw, width> block;
     MINNOW_UNROLL

@@ -225,7 +225,10 @@ void gradient_rows_together(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
       Index i = first;
       for (; i + W <= first + count; i += W) {
         MINNOW_UNROLL
-        for (int r = 0; r < R; ++r) __builtin_prefetch(x + r * stride + i + ahead, 0, 2);
+        for (int r = 0; r < R; ++r) {
+          __builtin_prefetch(x + r * stride + i + ahead, 0, 2);
+          __builtin_prefetch(dx + r * stride + i, 1);
+        }
         add(i, [](const T* from) { return P::load(from); });
       }
       if (const Index rest = first + count - i; rest > 0)

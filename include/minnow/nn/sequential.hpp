@@ -12,6 +12,19 @@
 
 namespace minnow::inline MINNOW_ABI::nn {
 
+namespace detail {
+
+/// Child number `i` of a module. Errors: Error if there is none.
+template <class T>
+Module<T>& child_of(const Module<T>& module, Index i) {
+  const Index size = std::ssize(module.children());
+  check(i >= 0 && i < size, module.name(), ": there is no child ", i, "; it has ", size,
+        ", numbered from 0");
+  return *module.children()[static_cast<std::size_t>(i)].second;
+}
+
+}  // namespace detail
+
 /// Feeds each module's output to the next. Children are named "0", "1", ..., as in PyTorch, or by
 /// name.
 ///
@@ -46,11 +59,7 @@ class Sequential : public Module<T> {
   Index size() const { return std::ssize(this->children()); }
 
   /// Child number `i`, or the child of that name. Errors: Error if there is none.
-  Module<T>& operator[](Index i) const {
-    check(i >= 0 && i < size(), "Sequential: there is no child ", i, "; it has ", size(),
-          ", numbered from 0");
-    return *this->children()[static_cast<std::size_t>(i)].second;
-  }
+  Module<T>& operator[](Index i) const { return detail::child_of(*this, i); }
   Module<T>& operator[](std::string_view key) const {
     std::string names;
     for (const auto& [name, child] : this->children()) {
@@ -179,11 +188,8 @@ class ModuleList : public Module<T> {
   }
 
   Index size() const { return std::ssize(this->children()); }
-  Module<T>& operator[](Index i) const {
-    check(i >= 0 && i < size(), "ModuleList: there is no child ", i, "; it has ", size(),
-          ", numbered from 0");
-    return *this->children()[static_cast<std::size_t>(i)].second;
-  }
+  /// Child number `i`. Errors: Error if there is none.
+  Module<T>& operator[](Index i) const { return detail::child_of(*this, i); }
 
   /// Errors: always Error; a list has no order of calls.
   Variable<T> forward(const Variable<T>&) override {

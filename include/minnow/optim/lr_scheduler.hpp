@@ -35,11 +35,17 @@ class LRScheduler {
   virtual ~LRScheduler() = default;
 
   /// To be called after each epoch (OneCycleLR: after each batch), behind the optimiser's steps.
-  /// Errors: Error if groups were added since the schedule was made.
+  /// Errors: Error if groups were added since the schedule was made. After an error the schedule is
+  /// where it was.
   void step() {
     detail::check_group_count(*optimizer_, state_.base_lrs.size());
     ++state_.last_epoch;
-    update();
+    try {
+      update();
+    } catch (...) {
+      --state_.last_epoch;
+      throw;
+    }
   }
 
   std::int64_t last_epoch() const { return state_.last_epoch; }

@@ -124,8 +124,8 @@ class Optimizer : public OptimizerBase {
  private:
   template <class Self>
   static auto& at(Self& self, Index group) {
-    check(group >= 0 && group < self.group_count(), Options::name, ": no group ", group, " among ",
-          self.group_count());
+    check(group >= 0 && group < self.group_count(), Options::name, ": there is no group ", group,
+          "; it has ", self.group_count(), ", numbered from 0");
     return self.groups_[static_cast<std::size_t>(group)];
   }
 
