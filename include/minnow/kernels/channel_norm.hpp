@@ -20,16 +20,19 @@ namespace minnow::inline MINNOW_ABI::kernels {
 
 namespace detail {
 
+/// True where lanes lie across the columns of the matrix: along so short a plane, beginning and end
+/// take most of the time, whatever the width of a pack.
+constexpr bool lies_across(Index hw) { return hw < 32; }
+
 /// How the sums over a batch are cut: into blocks of images, and a block into tasks of neighbouring
-/// columns, which are channels or, if lanes lie across them, the columns of the matrix.
+/// channels. What a task adds up is handed over as two numbers a channel: less to fetch from another
+/// core than the sums of its columns.
 template <class T>
 struct BatchBlocks {
-  static constexpr Index W = Pack<T>::width, most_channels = 32, packs = 4;
+  static constexpr Index W = Pack<T>::width, most_channels = 32, packs = 4, most_cols = 1024;
 
   Index n, c, hw;
-  bool across = hw < W;
-  Index cols_per_channel = across ? hw : 1;
-  Index cols = c * cols_per_channel;
+  bool across = lies_across(hw);
   /// Images in a block: so many that each lane adds up 64 numbers.
   Index images =
       std::clamp<Index>(across ? 64 : 64 * W / std::max<Index>(1, hw), 1, std::max<Index>(1, n));
@@ -38,45 +41,68 @@ struct BatchBlocks {
   /// Images in block b.
   Index images_in(Index b) const { return std::min(images, n - b * images); }
 
-  /// Calls `task(b, first, last)` for every block and every range of columns of a task: some packs,
-  /// or channels that fill 16 KB of an image, because memory is fastest where it is read on and on.
+  /// Calls `task(b, first, last)` for every block and every range of channels of a task: some packs
+  /// of columns, or channels that fill 16 KB of an image, because memory is fastest where it is read
+  /// on and on.
   template <class Task>
   void for_each_task(const Task& task) const {
-    const Index channels = std::clamp<Index>(4096 / std::max<Index>(1, hw), 1, most_channels),
-                step = across ? packs * W : channels, tasks = (cols + step - 1) / step;
-    parallel_chunks(count * tasks, images * step * (across ? 1 : hw), [&](Index begin, Index end) {
+    const Index plane = std::max<Index>(1, hw),
+                step = across ? most_cols / plane : std::clamp<Index>(4096 / plane, 1, most_channels),
+                tasks = (c + step - 1) / step;
+    parallel_chunks(count * tasks, images * std::min(step, c) * hw, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
         const Index first = i % tasks * step;
-        task(i / tasks, first, std::min(cols, first + step));
+        task(i / tasks, first, std::min(c, first + step));
       }
     });
   }
 };
 
-/// Two sums over all numbers of each channel, a and b [c]. Either of the two computes them for some
-/// columns of a block of images, across(to_a, to_b, first image, images, first column, columns) or
-/// planes(to_a, to_b, first image, images, first channel, channels), and they are added in order.
+/// sums[ch] = the sum of the `size` numbers of channel ch, in four sums, so that none waits for the
+/// one before.
+template <class U>
+void sum_runs(double* sums, const U* numbers, Index channels, Index size) {
+  if (size == 1) {
+    std::copy_n(numbers, channels, sums);
+    return;
+  }
+  for (Index ch = 0; ch < channels; ++ch, numbers += size) {
+    double parts[4] = {};
+    Index i = 0;
+    for (; i + 4 <= size; i += 4)
+      for (Index j = 0; j < 4; ++j) parts[j] += static_cast<double>(numbers[i + j]);
+    for (; i < size; ++i) parts[0] += static_cast<double>(numbers[i]);
+    sums[ch] = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+  }
+}
+
+/// Two sums over all numbers of each channel, a and b [c]. Either of the two computes them for a
+/// block of images: across(to_a, to_b, first image, images, first column, columns), at most
+/// BatchBlocks::packs packs of columns, or planes(to_a, to_b, first image, images, first channel,
+/// channels). They are added in order.
 template <class T, class Across, class Planes>
 void sum_channels(double* a, double* b, const BatchBlocks<T>& blocks, const Across& across,
                   const Planes& planes) {
-  const Index cols = blocks.cols;
-  const Scratch<double> scratch(blocks.count * 2 * cols);
+  const Index c = blocks.c, hw = blocks.hw;
+  const Scratch<double> scratch(blocks.count * 2 * c);
   blocks.for_each_task([&](Index block, Index first, Index last) {
-    double* to = scratch.data() + block * 2 * cols + first;
-    const Index image = block * blocks.images, images = blocks.images_in(block);
-    if (blocks.across)
-      across(to, to + cols, image, images, first, last - first);
-    else
-      planes(to, to + cols, image, images, first, last - first);
+    double* to = scratch.data() + block * 2 * c + first;
+    const Index image = block * blocks.images, images = blocks.images_in(block),
+                channels = last - first;
+    if (!blocks.across) return planes(to, to + c, image, images, first, channels);
+    constexpr Index step = BatchBlocks<T>::packs * BatchBlocks<T>::W;
+    double of_a[BatchBlocks<T>::most_cols], of_b[BatchBlocks<T>::most_cols];
+    for (Index col = 0; col < channels * hw; col += step)
+      across(of_a + col, of_b + col, image, images, first * hw + col,
+             std::min(step, channels * hw - col));
+    sum_runs(to, of_a, channels, hw);
+    sum_runs(to + c, of_b, channels, hw);
   });
-  for (Index ch = 0; ch < blocks.c; ++ch) {
+  for (Index ch = 0; ch < c; ++ch) {
     a[ch] = b[ch] = 0;
     for (Index block = 0; block < blocks.count; ++block) {
-      const double* from = scratch.data() + block * 2 * cols + ch * blocks.cols_per_channel;
-      for (Index col = 0; col < blocks.cols_per_channel; ++col) {
-        a[ch] += from[col];
-        b[ch] += from[cols + col];
-      }
+      a[ch] += scratch.data()[block * 2 * c + ch];
+      b[ch] += scratch.data()[(block * 2 + 1) * c + ch];
     }
   }
 }
@@ -201,7 +227,7 @@ void batch_moments(double* mean, double* variance, const T* x, Index n, Index c,
     std::fill_n(variance, c, 0.0);
     return;
   }
-  const Index across = blocks.across ? blocks.cols : 0;
+  const Index across = blocks.across ? c * hw : 0;
   const Scratch<T> pivots(c + across);
   T *pivot = pivots.data(), *col_pivot = pivot + c;
   for (Index ch = 0; ch < c; ++ch) pivot[ch] = detail::find_pivot(x + ch * hw, hw, n, c * hw);
@@ -210,11 +236,11 @@ void batch_moments(double* mean, double* variance, const T* x, Index n, Index c,
   detail::sum_channels(
       d, squares, blocks,
       [&](double* to, double* to_squares, Index image, Index images, Index first, Index cols) {
-        const T* from = x + image * blocks.cols + first;
+        const T* from = x + image * c * hw + first;
         detail::sum_packs<T>(
             to, to_squares, images, cols,
             [&](Pack<T>& sum, Pack<T>& sum_squares, Index row, Index col, Index lanes) {
-              const Pack<T> distance = load_lanes(from + row * blocks.cols + col, lanes) -
+              const Pack<T> distance = load_lanes(from + row * c * hw + col, lanes) -
                                        load_lanes(col_pivot + first + col, lanes);
               sum += distance;
               sum_squares = fma(distance, distance, sum_squares);
@@ -247,7 +273,7 @@ template <class T>
 void batch_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const T* x,
                          const T* mean, const T* rstd, Index n, Index c, Index hw) {
   const detail::BatchBlocks<T> blocks{n, c, hw};
-  const Index across = blocks.across ? blocks.cols : 0;
+  const Index across = blocks.across ? c * hw : 0;
   const Scratch<T> spread(2 * across);
   T *col_mean = spread.data(), *col_rstd = col_mean + across;
   if (blocks.across) {
@@ -257,11 +283,11 @@ void batch_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const
   detail::sum_channels(
       dy_sum, dy_xhat_sum, blocks,
       [&](double* to, double* to_xhat, Index image, Index images, Index first, Index cols) {
-        const Index at = image * blocks.cols + first;
+        const Index at = image * c * hw + first;
         detail::sum_packs<T>(
             to, to_xhat, images, cols,
             [&](Pack<T>& sum, Pack<T>& sum_xhat, Index row, Index col, Index lanes) {
-              const Index i = at + row * blocks.cols + col;
+              const Index i = at + row * c * hw + col;
               const Pack<T> g = load_lanes(dy + i, lanes),
                             m = load_lanes(col_mean + first + col, lanes),
                             r = load_lanes(col_rstd + first + col, lanes);
@@ -284,7 +310,7 @@ template <class T, class OfChannel, class Map>
 void map_batch(T* y, const OfChannel* of_channel, Index n, Index c, Index hw, const Map& map) {
   constexpr std::size_t N = std::tuple_size_v<decltype(of_channel->numbers())>;
   constexpr Index W = Pack<T>::width, cost = N > 3 ? 2 : 1;
-  if (hw >= W) {
+  if (!lies_across(hw)) {
     const bool past_caches = goes_past_caches<T>(n * c * hw, W);
     parallel_chunks_reversed(n * c, cost * hw, [&](Index begin, Index end) {
       map_planes(
@@ -293,13 +319,17 @@ void map_batch(T* y, const OfChannel* of_channel, Index n, Index c, Index hw, co
     });
     return;
   }
-  const Index cols = c * hw;
-  const Scratch<T> numbers(Index{N} * cols);
-  for (std::size_t k = 0; k < N; ++k)
-    spread(numbers.data() + static_cast<Index>(k) * cols, c, hw,
-           [&](Index ch) { return of_channel[ch].numbers()[k]; });
-  parallel_chunks_reversed(n, cost * cols, [&](Index begin, Index end) {
-    map_rows<N>(y + begin * cols, end - begin, cols, numbers.data(), map.from(begin * cols));
+  const Index cols = c * hw, rows = std::max<Index>(1, 8192 / std::max<Index>(1, cols));
+  parallel_ranges(n, worker_count(make_chunks(n, cost * cols)), [&](Index first, Index last) {
+    // Each thread spreads them for itself: to fetch them from another core takes longer.
+    const Scratch<T> numbers(Index{N} * cols);
+    for (std::size_t k = 0; k < N; ++k)
+      spread(numbers.data() + static_cast<Index>(k) * cols, c, hw,
+             [&](Index ch) { return of_channel[ch].numbers()[k]; });
+    for (Index end = last; end > first; end -= std::min(rows, end - first)) {
+      const Index begin = std::max(first, end - rows);
+      map_rows<N>(y + begin * cols, end - begin, cols, numbers.data(), map.from(begin * cols));
+    }
   });
 }
 

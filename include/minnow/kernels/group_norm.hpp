@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <optional>
 
 #include "minnow/core/memory.hpp"
@@ -171,25 +170,27 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
   const bool in_rows = detail::group_gradients_are_rows<T>(c, hw, run), affine = dgamma || dbeta,
              past_caches = in_rows ? detail::goes_past_caches<T>(n * c * hw, run)
                                    : detail::run_goes_past_caches<T>(n * c * hw, run);
-  // Sums for each column of a row are as long as an image, so there are to be few of them.
+  // Sums for each column of a row are as long as an image, so they are to be taken few times.
   const Chunks chunks =
       make_chunks(n * groups, 2 * run, in_rows ? std::clamp<Index>(n / 8, 8, 64) : 64);
   const double share = 1 / static_cast<double>(run);
-  const Index repeats = in_rows ? hw : 1, columns = c * repeats;
-  // Of each chunk: the columns' sums of dy * xhat, then those of dy.
-  const Scratch<T> scratch(affine ? chunks.count * 2 * columns : 0);
+  const Index columns = in_rows ? c * hw : 0;
+  // Of each chunk: the channels' sums of dy * xhat, then those of dy.
+  const Scratch<double> sums(affine ? chunks.count * 2 * c : 0);
 
-  const auto run_chunk = [&](Index chunk, const T* gammas) {
-    T* dgammas = affine ? scratch.data() + chunk * 2 * columns : nullptr;
-    T* dbetas = affine ? dgammas + columns : nullptr;
-    if (affine) std::fill_n(dgammas, 2 * columns, T(0));
+  // By rows: `column_sums` has room for 2 * columns numbers.
+  const auto sum_rows = [&](Index chunk, double* to, const T* gammas, T* column_sums) {
     const Index begin = chunks.begin(chunk), end = chunks.end(chunk);
-    if (in_rows)
-      return detail::gradient_block_by_block<true>(
-          dx ? dx + begin * run : nullptr, dgammas, dbetas, dy + begin * run, x + begin * run,
-          mean + begin, rstd + begin, gammas, end - begin, run,
-          {groups, begin, past_caches, detail::fills_caches<T>(3 * n * c * hw)});
-    for (Index i = begin; i < end; ++i) {
+    if (affine) std::fill_n(column_sums, 2 * columns, T(0));
+    detail::gradient_block_by_block<true>(
+        dx ? dx + begin * run : nullptr, column_sums, affine ? column_sums + columns : nullptr,
+        dy + begin * run, x + begin * run, mean + begin, rstd + begin, gammas, end - begin, run,
+        {groups, begin, past_caches, detail::fills_caches<T>(3 * n * c * hw)});
+    if (affine) detail::sum_runs(to, column_sums, 2 * c, hw);
+  };
+  const auto sum_planes = [&](Index chunk, double* to) {
+    if (affine) std::fill_n(to, 2 * c, 0.0);
+    for (Index i = chunks.begin(chunk); i < chunks.end(chunk); ++i) {
       const Index group = i % groups, first = i * run;
       double mean_dxhat = 0, mean_dxhat_xhat = 0;
       const auto scale = [&](Index k) {
@@ -197,13 +198,13 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
       };
       for (Index k = 0; k < channels; ++k) {
         const Index at = first + k * hw, ch = group * channels + k;
-        const auto sums = detail::gradient_sums(dy + at, x + at, hw, mean[i], rstd[i]);
+        const auto plane = detail::gradient_sums(dy + at, x + at, hw, mean[i], rstd[i]);
         if (affine) {
-          dgammas[ch] += static_cast<T>(sums.dy_xhat);
-          dbetas[ch] += static_cast<T>(sums.dy);
+          to[ch] += plane.dy_xhat;
+          to[c + ch] += plane.dy;
         }
-        mean_dxhat += scale(k) * sums.dy * share;
-        mean_dxhat_xhat += scale(k) * sums.dy_xhat * share;
+        mean_dxhat += scale(k) * plane.dy * share;
+        mean_dxhat_xhat += scale(k) * plane.dy_xhat * share;
       }
       if (!dx) continue;
       const auto of_plane = [&](Index plane) {
@@ -215,24 +216,15 @@ void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
     }
   };
   parallel_ranges(chunks.count, worker_count(chunks), [&](Index first, Index last) {
-    const Scratch<T> repeated(in_rows ? columns : 0);
-    const T* gammas = in_rows ? detail::repeat_channels(repeated.data(), gamma, c, hw) : gamma;
-    for (Index chunk = first; chunk < last; ++chunk) run_chunk(chunk, gammas);
+    const Scratch<T> repeated(columns), column_sums(affine ? 2 * columns : 0);
+    const T* gammas = in_rows ? detail::repeat_channels(repeated.data(), gamma, c, hw) : nullptr;
+    for (Index chunk = first; chunk < last; ++chunk) {
+      double* to = affine ? sums.data() + chunk * 2 * c : nullptr;
+      in_rows ? sum_rows(chunk, to, gammas, column_sums.data()) : sum_planes(chunk, to);
+    }
   });
-
-  const Scratch<double> totals(columns);
-  const auto add_up = [&](T* out, Index first) {
-    if (!out) return;
-    parallel_chunks(c, chunks.count * repeats, [&](Index begin, Index end) {
-      double* of_column = totals.data() + begin * repeats;
-      sum_columns(of_column, scratch.data() + first + begin * repeats, chunks.count,
-                  (end - begin) * repeats, 2 * columns);
-      for (Index ch = begin; ch < end; ++ch, of_column += repeats)
-        out[ch] = static_cast<T>(std::accumulate(of_column, of_column + repeats, 0.0));
-    });
-  };
-  add_up(dgamma, 0);
-  add_up(dbeta, columns);
+  if (dgamma) sum_columns(dgamma, sums.data(), chunks.count, c, 2 * c);
+  if (dbeta) sum_columns(dbeta, sums.data() + c, chunks.count, c, 2 * c);
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels
