@@ -290,9 +290,9 @@ class Run final : public Suite {
 
   void write(const Row& row, int threads, const std::vector<Timed>& timed,
              const std::vector<std::vector<double>>& samples) {
-    Json json{{"layer", row.layer}, {"direction", row.direction}, {"shape", row.shape},
-              {"set", row.set},     {"threads", threads},         {"elements", row.elements},
-              {"bytes", row.bytes}, {"flops", row.flops},         {"computes", row.computes},
+    Json json{{"layer", row.layer},   {"direction", row.direction}, {"shape", row.shape},
+              {"set", row.set},       {"threads", threads},         {"elements", row.elements},
+              {"bytes", row.bytes},   {"flops", row.flops},         {"computes", row.computes},
               {"ways", Json::array()}};
     json["level"] = memory_levels()[level_of(row.bytes, threads)].name;
     double copied = std::numeric_limits<double>::infinity();
@@ -300,8 +300,7 @@ class Run final : public Suite {
       Json way{{"name", timed[i].name}, {"seconds", samples[i]}};
       if (timed[i].error) way["error"] = *timed[i].error;
       json["ways"].push_back(way);
-      if (timed[i].name.starts_with("copy"))
-        copied = std::min(copied, quantile(samples[i], 0.5));
+      if (timed[i].name.starts_with("copy")) copied = std::min(copied, quantile(samples[i], 0.5));
     }
     json_["rows"].push_back(json);
 

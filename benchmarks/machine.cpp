@@ -83,8 +83,8 @@ Bandwidth bandwidth(const Level& level, int threads, double seconds) {
   // what the level below holds, since it may serve many more cores than this program sees. Beyond
   // the last cache: four times it.
   const auto levels = memory_levels();
-  const auto at = static_cast<std::size_t>(
-      std::ranges::find(levels, level.name, &Level::name) - levels.begin());
+  const auto at = static_cast<std::size_t>(std::ranges::find(levels, level.name, &Level::name) -
+                                           levels.begin());
   const double below = at > 0 ? levels[at - 1].bytes : level.bytes;
   const bool dram = level.bytes == std::numeric_limits<double>::infinity();
   const double bytes = dram           ? 4 * below / threads

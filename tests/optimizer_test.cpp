@@ -386,8 +386,10 @@ TEST_CASE("errors name the optimizer, the parameter and the way out") {
   CHECK_THROWS_WITH_AS(optimizer.add_group({b, a}, {}),
                        "SGD: parameter 1 of shape [3] is in this optimizer twice", Error);
   CHECK(optimizer.group_count() == 1);
-  CHECK_THROWS_WITH_AS(optimizer.lr(1), "SGD: there is no group 1; it has 1, numbered from 0", Error);
-  CHECK_THROWS_WITH_AS(optimizer.set_momentum(0.5, -1), "SGD: there is no group -1; it has 1, numbered from 0", Error);
+  CHECK_THROWS_WITH_AS(optimizer.lr(1), "SGD: there is no group 1; it has 1, numbered from 0",
+                       Error);
+  CHECK_THROWS_WITH_AS(optimizer.set_momentum(0.5, -1),
+                       "SGD: there is no group -1; it has 1, numbered from 0", Error);
 
   Variable<float>(a).mutable_grad() = Tensor<float>::ones({4});
   CHECK_THROWS_WITH_AS(optimizer.step(), "SGD: parameter 0 has shape [3], its gradient has [4]",

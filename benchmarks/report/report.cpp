@@ -455,10 +455,10 @@ void add_glance(Document& document, std::vector<File> files) {
     const bool net = file.stem == "train_step" || file.stem == "predictor";
     return is_norm(file.stem) ? 0 : net ? 1 : 2;
   });
-  Table table{
-      "",
-      {"", "threads", "minnow, µs", "speed-up", "of a copy", "libtorch", "tuned libtorch", "oneDNN"},
-      {}};
+  Table table{"",
+              {"", "threads", "minnow, µs", "speed-up", "of a copy", "libtorch", "tuned libtorch",
+               "oneDNN"},
+              {}};
   const auto scaling = [](double one, double own) { return own > 0 ? times(one / own) : ""; };
   for (const File& file : files) {
     if (file.stem == "stage") continue;
@@ -499,8 +499,8 @@ void add_glance(Document& document, std::vector<File> files) {
                        (totals.rows > 1 ? text(", sum of ", totals.rows, " shapes") : "")
                  : "",
              std::to_string(threads), microseconds(own), threads > 1 ? scaling(one, own) : "",
-             of("copy") > 0 ? percent(of("copy") / own) : "",
-             ratio("libtorch", layer), ratio("tuned libtorch", layer), ratio("oneDNN", own)});
+             of("copy") > 0 ? percent(of("copy") / own) : "", ratio("libtorch", layer),
+             ratio("tuned libtorch", layer), ratio("oneDNN", own)});
       }
     }
   }
@@ -526,7 +526,8 @@ void add_compile_cost(Document& document, const std::filesystem::path& file) {
          row.contains("lines") ? minnow::thousands(row["lines"].get<long>()) : ""});
   };
   for (const Json& row : programs) add(row["name"], row);
-  for (std::size_t i = 0; i < std::min(shown, headers.size()); ++i) add(headers[i]["name"], headers[i]);
+  for (std::size_t i = 0; i < std::min(shown, headers.size()); ++i)
+    add(headers[i]["name"], headers[i]);
   if (headers.size() > shown)
     add(text("each of the other ", headers.size() - shown, " headers, at most"), headers[shown]);
   document.push_back(table);
@@ -547,7 +548,8 @@ Table how_to_read() {
         "the smallest level of memory that holds these bytes, of two threads in the caches of both "
         "cores. Warm: the same arrays again and again"},
        {"of a copy",
-        "the time of a plain copy of just as many bytes, half of them read and half written (a loop "
+        "the time of a plain copy of just as many bytes, half of them read and half written (a "
+        "loop "
         "or memcpy, whichever is faster), timed in turns with the row, over the row's time. A "
         "backward writes a third of its bytes, not half, so it can pass 100 %"},
        {"of peak", "share of the multiply-add rate that was measured in the same run"},
@@ -593,8 +595,10 @@ Document make_document(const std::vector<File>& files, const std::filesystem::pa
                           "faster by 5 % or more. libtorch's layers are compared with our layers, "
                           "oneDNN's primitives, in their best layout, with our kernels. "
                         : "") +
-      "Sums are over the shapes that occur in the three MNIST networks at batch 128. What only moves "
-      "memory is held against a copy of as many bytes: no kernel can be faster than that by much."});
+      "Sums are over the shapes that occur in the three MNIST networks at batch 128. What only "
+      "moves "
+      "memory is held against a copy of as many bytes: no kernel can be faster than that by "
+      "much."});
   add_glance(document, files);
   document.push_back(Heading{2, "How to read the tables"});
   document.push_back(how_to_read());

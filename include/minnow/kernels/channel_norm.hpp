@@ -47,7 +47,8 @@ struct BatchBlocks {
   template <class Task>
   void for_each_task(const Task& task) const {
     const Index plane = std::max<Index>(1, hw),
-                step = across ? most_cols / plane : std::clamp<Index>(4096 / plane, 1, most_channels),
+                step =
+                    across ? most_cols / plane : std::clamp<Index>(4096 / plane, 1, most_channels),
                 tasks = (c + step - 1) / step;
     parallel_chunks(count * tasks, images * std::min(step, c) * hw, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {

@@ -243,8 +243,7 @@ void max_pool2d_forward(T* y, PoolPlaces places, const T* x, Index planes, const
     });
   parallel_chunks(planes, in + out * rows.kernel * cols.kernel, [&](Index first, Index last) {
     detail::PoolRows<T> windows(rows, cols);
-    for (Index p = first; p < last; ++p)
-      windows.max(y + p * out, places.from(p * out), x + p * in);
+    for (Index p = first; p < last; ++p) windows.max(y + p * out, places.from(p * out), x + p * in);
   });
 }
 

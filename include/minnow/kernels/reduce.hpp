@@ -129,8 +129,7 @@ void fold(const FoldResults<typename Fold::Wide>& results, const T* x, Index out
   const Index blocks = (inner + fold_columns - 1) / fold_columns;
   const Index most = std::max<Index>(1, 64 / std::max<Index>(1, outer * blocks));
   const Chunks pieces = make_chunks(reduced, std::min(inner, fold_columns), most);
-  if (pieces.count <= 1)
-    return fold_pieces<Fold>(results, x, outer, inner, {reduced, reduced, 1});
+  if (pieces.count <= 1) return fold_pieces<Fold>(results, x, outer, inner, {reduced, reduced, 1});
   const Scratch<Wide> partial(outer * pieces.count * inner);
   fold_pieces<Fold>(FoldResults<Wide>::plain(partial.data()), x, outer, inner, pieces);
   fold_pieces<Fold, Wide>(results, partial.data(), outer, inner, {pieces.count, pieces.count, 1});
