@@ -16,7 +16,8 @@ are long and a channel's numbers fit the second-level cache, a thread takes one 
 passes: memory is read and written once. That is not done where the arrays have just outgrown the
 third-level cache, since distant planes are slow to read from there. Backward: one pass sums dy and
 dy * xhat, a second writes dx, cut in the same way.
-Planes smaller than a register are read as rows of a matrix, lanes across its columns.
+Planes below 32 numbers are read as rows of a matrix, lanes across its columns; a thread adds its
+columns up to channels before it hands them over, since a line comes slowly from another core.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx).
 )";
 
