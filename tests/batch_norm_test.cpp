@@ -43,8 +43,11 @@ std::vector<Size> sizes() {
           {2, 5, 7 * W},
           // image by image, with more channels than a task takes
           {2, 8, 16 * W},
-          {70, 50, 25},
           {9, 30, 20 * W + 3},
+          // as a matrix of more columns than a task takes, and of more than pays
+          {70, 50, 25},
+          {34, 90, 13},
+          {33, 170, 25},
           // a channel at a time
           {11, 8, 2100}};
 }

@@ -21,8 +21,12 @@ namespace minnow::inline MINNOW_ABI::kernels {
 namespace detail {
 
 /// True where lanes lie across the columns of the matrix: along so short a plane, beginning and end
-/// take most of the time, whatever the width of a pack.
-constexpr bool lies_across(Index hw) { return hw < 32; }
+/// take most of the time, whatever the width of a pack. But each column reads numbers of its own,
+/// which are to come from a near cache and to serve many images.
+template <class T>
+constexpr bool lies_across(Index n, Index c, Index hw) {
+  return hw < Pack<T>::width || (hw < 32 && c * hw <= 4096 && n >= 32);
+}
 
 /// How the sums over a batch are cut: into blocks of images, and a block into tasks of neighbouring
 /// channels. What a task adds up is handed over as two numbers a channel: less to fetch from another
@@ -32,7 +36,7 @@ struct BatchBlocks {
   static constexpr Index W = Pack<T>::width, most_channels = 32, packs = 4, most_cols = 1024;
 
   Index n, c, hw;
-  bool across = lies_across(hw);
+  bool across = lies_across<T>(n, c, hw);
   /// Images in a block: so many that each lane adds up 64 numbers.
   Index images =
       std::clamp<Index>(across ? 64 : 64 * W / std::max<Index>(1, hw), 1, std::max<Index>(1, n));
@@ -311,7 +315,7 @@ template <class T, class OfChannel, class Map>
 void map_batch(T* y, const OfChannel* of_channel, Index n, Index c, Index hw, const Map& map) {
   constexpr std::size_t N = std::tuple_size_v<decltype(of_channel->numbers())>;
   constexpr Index W = Pack<T>::width, cost = N > 3 ? 2 : 1;
-  if (!lies_across(hw)) {
+  if (!lies_across<T>(n, c, hw)) {
     const bool past_caches = goes_past_caches<T>(n * c * hw, W);
     parallel_chunks_reversed(n * c, cost * hw, [&](Index begin, Index end) {
       map_planes(
