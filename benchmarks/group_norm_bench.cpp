@@ -13,7 +13,7 @@ the next group is added up if both fit the first-level cache.
 Backward likewise: the sums of dy and dy * xhat of each plane are at once the terms of dgamma and
 dbeta and, weighted by gamma, the two means that dx needs; then dx is written from numbers that are
 still in cache. Chunks of groups run in parallel, each with sums of its own for dgamma and dbeta,
-added in a fixed order. Groups of up to eight registers go forward by layer norm's kernels for rows of
+added in a fixed order, two numbers a channel: what comes from another core comes slowly. Groups of up to eight registers go forward by layer norm's kernels for rows of
 that length, and gamma and beta follow while y is in cache. Where channels are small, groups are rows
 whose columns have scales of their own, several side by side: while one waits, the others compute.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx), and no

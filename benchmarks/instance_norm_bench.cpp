@@ -9,8 +9,8 @@ namespace {
 constexpr const char* how_it_works = R"(
 Group normalisation with as many groups as channels: each plane of each image is normalised by itself,
 while it is in cache, by the same kernel. Forward, planes below eight registers are rows of layer norm,
-gamma and beta a second pass in cache. Backward, planes smaller than a register are the least
-favourable shape: each is one short sum, and most of a register's lanes are empty.
+gamma and beta a second pass in cache. Backward, planes smaller than a register are rows in lanes, in
+blocks of whole images, so that what a lane holds belongs to the same channels in all blocks.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and x, write dx).
 )";
 

@@ -72,6 +72,66 @@ bool normalize_small_groups(T* y, T* mean, T* rstd, const T* x, const T* gamma, 
   return true;
 }
 
+/// group_norm_backward for groups below a pack, which are rows in lanes: gamma, and the sums for its
+/// gradient, lie as the rows of a block do, which are whole images. Returns false where they do not
+/// fit.
+template <class T>
+bool gradient_small_groups(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                           const T* rstd, const T* gamma, Index n, Index c, Index hw,
+                           Index groups) {
+  constexpr Index W = Pack<T>::width;
+  const Index channels = c / groups, run = channels * hw, rows = n * groups;
+  if (!ShortRows<T>::suits(rows, run, groups)) return false;
+  const ShortRows<T> shape(run, groups);
+  const Chunks chunks = make_chunks((rows + shape.rows - 1) / shape.rows, 2 * shape.size);
+  // Of each chunk: the channels' sums of dy * xhat, then those of dy.
+  const Scratch<double> partial(chunks.count * 2 * c);
+  const bool through_block = goes_through_block(dx, rows * run, run);
+  // The channel of each plane of each lane.
+  const Index planes = shape.k * channels;
+  Index channel_of[ShortRows<T>::most_pitch * W];
+  for (Index plane = 0; plane < planes; ++plane)
+    for (Index lane = 0; lane < W; ++lane)
+      channel_of[plane * W + lane] =
+          (lane * shape.k + plane / channels) % groups * channels + plane % channels;
+  parallel_ranges(chunks.count, worker_count(chunks), [&](Index first, Index last) {
+    using Block = typename ShortRows<T>::Block;
+    alignas(memory_alignment) Block gammas, of_dy_xhat, of_dy;
+    for (Index plane = 0; plane < planes; ++plane)
+      for (Index lane = 0; lane < W; ++lane) {
+        const T scale = gamma ? gamma[channel_of[plane * W + lane]] : T(1);
+        for (Index i = 0; i < hw; ++i) gammas[(plane * hw + i) * W + lane] = scale;
+      }
+    for (Index chunk = first; chunk < last; ++chunk) {
+      std::fill_n(of_dy_xhat, shape.pitch * W, T(0));
+      std::fill_n(of_dy, shape.pitch * W, T(0));
+      gradient_blocks<true, true>(dx, of_dy_xhat, of_dy, dy, x, mean, rstd, gammas, shape,
+                                  chunks.begin(chunk) * shape.rows,
+                                  std::min(rows, chunks.end(chunk) * shape.rows), through_block);
+      double* to = partial.data() + chunk * 2 * c;
+      std::fill_n(to, 2 * c, 0.0);
+      for (Index plane = 0; plane < planes; ++plane) {
+        Pack<T> dy_xhat = Pack<T>::zero(), dy_sum = dy_xhat;
+        for (Index at = plane * hw * W; at < (plane + 1) * hw * W; at += W) {
+          dy_xhat += Pack<T>::load(of_dy_xhat + at);
+          dy_sum += Pack<T>::load(of_dy + at);
+        }
+        T dy_xhats[W], dys[W];
+        dy_xhat.store(dy_xhats);
+        dy_sum.store(dys);
+        for (Index lane = 0; lane < W; ++lane) {
+          const Index ch = channel_of[plane * W + lane];
+          to[ch] += static_cast<double>(dy_xhats[lane]);
+          to[c + ch] += static_cast<double>(dys[lane]);
+        }
+      }
+    }
+  });
+  if (dgamma) sum_columns(dgamma, partial.data(), chunks.count, c, 2 * c);
+  if (dbeta) sum_columns(dbeta, partial.data() + c, chunks.count, c, 2 * c);
+  return true;
+}
+
 /// How images consist of groups of so many channels, each a plane of hw numbers.
 struct GroupSizes {
   Index channels, hw, groups;
@@ -166,6 +226,8 @@ void group_norm_forward(T* y, T* mean, T* rstd, const T* x, const T* gamma, cons
 template <class T>
 void group_norm_backward(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                          const T* rstd, const T* gamma, Index n, Index c, Index hw, Index groups) {
+  if (detail::gradient_small_groups(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, n, c, hw, groups))
+    return;
   const Index channels = c / groups, run = channels * hw;
   const bool in_rows = detail::group_gradients_are_rows<T>(c, hw, run), affine = dgamma || dbeta,
              past_caches = in_rows ? detail::goes_past_caches<T>(n * c * hw, run)

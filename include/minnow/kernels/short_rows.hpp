@@ -7,9 +7,13 @@
 /// i * k + k - 1 of it, one after the other: as a matrix, a block is [W][pitch] with pitch = k *
 /// cols in memory, and [pitch][W] in lanes. The change between the two is W x W transpositions in
 /// registers; k is chosen such that few of their columns are empty.
+///
+/// Rows may take turns at a period with parameters of their own, as the groups of an image do: then
+/// a block is whole periods, so that what a lane holds has the same parameters in all blocks.
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <type_traits>
 
 #include "minnow/core/memory.hpp"
@@ -40,17 +44,30 @@ struct ShortRows {
   Index size;   ///< numbers in a block
 
   /// Takes the least k for which the smallest share of the transpositions' columns is empty.
-  explicit ShortRows(Index row_size) : cols(row_size), k((W + cols - 1) / cols) {
+  explicit ShortRows(Index row_size, Index period = 1)
+      : cols(row_size), k(least_k(row_size, period)) {
     const auto columns = [&](Index count) { return (count * cols + W - 1) / W * W; };
-    for (Index more = k + 1; more <= W && more * cols <= most_pitch; ++more)
+    const Index step = whole_periods(period);
+    for (Index more = k + step; more <= W && more * cols <= most_pitch; more += step)
       if (columns(more) * k < columns(k) * more) k = more;
     pitch = k * cols;
     rows = W * k;
     size = rows * cols;
   }
 
-  static bool suits(Index row_count, Index row_size) {
-    return W > 1 && row_size > 0 && row_size <= most_cols && row_count >= W;
+  static bool suits(Index row_count, Index row_size, Index period = 1) {
+    if (W == 1 || row_size <= 0 || row_size > most_cols || row_count < W) return false;
+    const Index least = least_k(row_size, period);
+    return least <= W && least * row_size <= most_pitch;
+  }
+
+ private:
+  /// The least number of rows in a lane for which a block is whole periods.
+  static Index whole_periods(Index period) { return period / std::gcd(period, W); }
+  /// The same, of those that fill a transposition's columns once.
+  static Index least_k(Index row_size, Index period) {
+    const Index step = whole_periods(period), filling = (W + row_size - 1) / row_size;
+    return (filling + step - 1) / step * step;
   }
 };
 
@@ -152,8 +169,9 @@ Pack<T> normalize_lanes(T* x, T* mean, T* rstd, const T* gamma, const T* beta, I
 }
 
 /// Replaces `sets` sets of W rows dy, each [cols][W], by dx, and adds their shares to dgamma and
-/// dbeta [cols][W]. Overwrites x by xhat.
-template <bool centered, int sets, class T>
+/// dbeta [cols][W]. Overwrites x by xhat. gamma is [cols]; or each row has its own, and gamma, dgamma
+/// and dbeta are laid out as the rows.
+template <bool centered, bool own, int sets, class T>
 void gradient_lanes(T* dy, T* dgamma, T* dbeta, T* x, const T* mean, const T* rstd, const T* gamma,
                     Index cols) {
   using P = Pack<T>;
@@ -165,23 +183,29 @@ void gradient_lanes(T* dy, T* dgamma, T* dbeta, T* x, const T* mean, const T* rs
     r[set] = P::load(rstd + set * W);
     a[set] = b[set] = P::zero();
   }
+  const auto scale_of = [&](Index i, Index at) { return own ? P::load(gamma + at) : P(gamma[i]); };
   for (Index i = 0; i < cols; ++i) {
-    const P scale(gamma[i]);
-    P dgamma_i = P::load(dgamma + i * W), dbeta_i = P::load(dbeta + i * W);
+    P dgamma_i = P::zero(), dbeta_i = P::zero();
     MINNOW_UNROLL
     for (int set = 0; set < sets; ++set) {
-      const Index at = (set * cols + i) * W;
+      const Index at = (set * cols + i) * W, sums_at = own ? at : i * W;
+      if (own || set == 0) {
+        dgamma_i = P::load(dgamma + sums_at);
+        dbeta_i = P::load(dbeta + sums_at);
+      }
       const P g = P::load(dy + at), value = P::load(x + at);
       const P xhat = centered ? (value - m[set]) * r[set] : value * r[set];
       xhat.store(x + at);
       dgamma_i = fma(g, xhat, dgamma_i);
       dbeta_i += g;
-      const P dxhat = g * scale;
+      const P dxhat = g * scale_of(i, at);
       if constexpr (centered) a[set] += dxhat;
       b[set] = fma(dxhat, xhat, b[set]);
+      if (own || set + 1 == sets) {
+        dgamma_i.store(dgamma + sums_at);
+        dbeta_i.store(dbeta + sums_at);
+      }
     }
-    dgamma_i.store(dgamma + i * W);
-    dbeta_i.store(dbeta + i * W);
   }
   MINNOW_UNROLL
   for (int set = 0; set < sets; ++set) {
@@ -190,11 +214,11 @@ void gradient_lanes(T* dy, T* dgamma, T* dbeta, T* x, const T* mean, const T* rs
     b[set] *= share;
   }
   for (Index i = 0; i < cols; ++i) {
-    const P scale(gamma[i]);
     MINNOW_UNROLL
     for (int set = 0; set < sets; ++set) {
       const Index at = (set * cols + i) * W;
-      fma(P::load(dy + at) * scale, r[set], fma(P::load(x + at), b[set], a[set])).store(dy + at);
+      fma(P::load(dy + at) * scale_of(i, at), r[set], fma(P::load(x + at), b[set], a[set]))
+          .store(dy + at);
     }
   }
 }
@@ -239,9 +263,9 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
   row_values_from_lanes(rstd, rstds, shape.k);
 }
 
-/// gradient_block_by_block for one full block; dgamma and dbeta are [cols][W]. dx may
-/// be null, or written staged.
-template <bool centered, class T>
+/// gradient_block_by_block for one full block; dgamma and dbeta are [cols][W], or if rows have their
+/// `own` gamma, that and these are [pitch][W]. dx may be null, or written staged.
+template <bool centered, bool own, class T>
 void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                     const T* rstd, const T* gamma, const ShortRows<T>& shape, bool staged = false) {
   constexpr Index W = Pack<T>::width;
@@ -252,11 +276,39 @@ void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T
   if constexpr (centered) row_values_to_lanes(means, mean, shape.k);
   row_values_to_lanes(rstds, rstd, shape.k);
   for_sets(shape.k, [&](Index j, auto sets) {
-    gradient_lanes<centered, sets()>(dy_lanes + j * shape.cols * W, dgamma, dbeta,
-                                     x_lanes + j * shape.cols * W, means + j * W, rstds + j * W,
-                                     gamma, shape.cols);
+    const Index at = j * shape.cols * W, own_at = own ? at : 0;
+    gradient_lanes<centered, own, sets()>(dy_lanes + at, dgamma + own_at, dbeta + own_at,
+                                          x_lanes + at, means + j * W, rstds + j * W,
+                                          gamma + own_at, shape.cols);
   });
   if (dx) write_block(dx, dy_lanes, shape, staged);
+}
+
+/// gradient_block for the rows [first, last) of all; the last block need not be full.
+template <bool centered, bool own, class T>
+void gradient_blocks(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
+                     const T* rstd, const T* gamma, const ShortRows<T>& shape, Index first,
+                     Index last, bool staged) {
+  const Index cols = shape.cols;
+  for (Index row = first; row < last; row += shape.rows) {
+    const Index count = std::min(shape.rows, last - row), numbers = count * cols;
+    T* dx_row = dx ? dx + row * cols : nullptr;
+    const T* means = centered ? mean + row : nullptr;
+    if (count == shape.rows) {
+      gradient_block<centered, own>(dx_row, dgamma, dbeta, dy + row * cols, x + row * cols, means,
+                                    rstd + row, gamma, shape, staged);
+      continue;
+    }
+    typename ShortRows<T>::Block padded_dy, padded_x;
+    typename ShortRows<T>::RowValues padded_mean = {}, padded_rstd = {};
+    pad(padded_dy, dy + row * cols, numbers, shape.size);
+    pad(padded_x, x + row * cols, numbers, shape.size);
+    if constexpr (centered) std::copy_n(means, count, padded_mean);
+    std::copy_n(rstd + row, count, padded_rstd);
+    gradient_block<centered, own>(padded_dy, dgamma, dbeta, padded_dy, padded_x, padded_mean,
+                                  padded_rstd, gamma, shape);
+    if (dx) std::copy_n(padded_dy, numbers, dx_row);
+  }
 }
 
 /// normalize_row_by_row for all rows of x [rows, cols]. Not centered, mean is null.
@@ -305,29 +357,9 @@ void gradient_short_rows(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, co
     // Lane sums of this chunk: of dy * xhat for each column, then of dy.
     alignas(memory_alignment) T sums[2 * ShortRows<T>::most_cols * W];
     std::fill_n(sums, 2 * cols * W, T(0));
-    const auto block = [&](T* dx_block, const T* dy_block, const T* x_block, const T* means,
-                           const T* rstds, bool staged) {
-      gradient_block<centered>(dx_block, sums, sums + cols * W, dy_block, x_block, means, rstds,
-                               gammas.numbers(), shape, staged);
-    };
-    const Index last = std::min(rows, chunks.end(chunk) * shape.rows);
-    for (Index row = chunks.begin(chunk) * shape.rows; row < last; row += shape.rows) {
-      const Index count = std::min(shape.rows, rows - row), numbers = count * cols;
-      T* dx_row = dx ? dx + row * cols : nullptr;
-      const T* means = centered ? mean + row : nullptr;
-      if (count == shape.rows) {
-        block(dx_row, dy + row * cols, x + row * cols, means, rstd + row, through_block);
-        continue;
-      }
-      typename ShortRows<T>::Block padded_dy, padded_x;
-      typename ShortRows<T>::RowValues padded_mean = {}, padded_rstd = {};
-      pad(padded_dy, dy + row * cols, numbers, shape.size);
-      pad(padded_x, x + row * cols, numbers, shape.size);
-      if constexpr (centered) std::copy_n(means, count, padded_mean);
-      std::copy_n(rstd + row, count, padded_rstd);
-      block(padded_dy, padded_dy, padded_x, padded_mean, padded_rstd, false);
-      if (dx) std::copy_n(padded_dy, numbers, dx_row);
-    }
+    gradient_blocks<centered, false>(dx, sums, sums + cols * W, dy, x, mean, rstd, gammas.numbers(),
+                                     shape, chunks.begin(chunk) * shape.rows,
+                                     std::min(rows, chunks.end(chunk) * shape.rows), through_block);
     for (Index i = 0; i < 2 * cols; ++i)
       partial.data()[chunk * 2 * cols + i] = sum(Pack<T>::load(sums + i * W));
   });
