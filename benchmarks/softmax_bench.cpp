@@ -29,7 +29,8 @@ Row row_of(const std::string& layer, const char* direction, const RowsSize& s, d
           .set = s.set,
           .elements = elements,
           .bytes = bytes * elements,
-          .flops = 20 * elements};
+          .flops = 20 * elements,
+          .computes = true};
 }
 
 void measure_softmax(Suite& suite, const RowsSize& s) {
