@@ -227,7 +227,7 @@ void gradient_rows_together(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x,
         MINNOW_UNROLL
         for (int r = 0; r < R; ++r) {
           __builtin_prefetch(x + r * stride + i + ahead, 0, 2);
-          __builtin_prefetch(dx + r * stride + i, 1);
+          if (!past_caches) __builtin_prefetch(dx + r * stride + i, 1);
         }
         add(i, [](const T* from) { return P::load(from); });
       }
