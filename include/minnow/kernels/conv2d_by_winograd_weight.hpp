@@ -25,9 +25,13 @@ struct WinogradWeightTiles {
   Conv2dSizes sizes;
   Index cols = winograd_tiles(sizes.ow());  ///< tiles of a row
   Index reach = tap_reach(sizes.kernel.h, sizes.dilation.h, 1);
-  Pieces pieces =
-      make_pieces(std::max<Index>(1, sizes.n), sizes.oh(), cols, reach,
-                  piece_positions<T>(winograd_values*(sizes.group_c() + sizes.group_k()), 64));
+  /// Numbers of the sums of a group.
+  Index sums = winograd_values * sizes.kernel.h * sizes.group_k() * sizes.group_c();
+  /// Sums that are too many for the second-level cache are fetched for many terms at a time.
+  Index least_positions = sums * Index{sizeof(T)} > 2 * 1024 * 1024 ? 256 : 64;
+  Pieces pieces = make_pieces(
+      std::max<Index>(1, sizes.n), sizes.oh(), cols, reach,
+      piece_positions<T>(winograd_values*(sizes.group_c() + sizes.group_k()), least_positions));
   TileRows rows{sizes.group_k()};
 
   /// Terms of the matrix products of a full piece: its tiles.
