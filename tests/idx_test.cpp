@@ -159,6 +159,9 @@ TEST_CASE("headers that promise something impossible are refused") {
   // Empty, but the product of the other dimensions still does not fit.
   CHECK(error_of_bytes(bytes_of({0, 0, 8, 4, 0, 0, 0, 0}) + huge + huge + huge)
             .find("more than a computer") != std::string::npos);
+  CHECK(error_of_bytes(
+            bytes_of({0, 0, 8, 3, 0x80, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0}))  // 2^61 bytes, and 0
+            .find("more than a computer") != std::string::npos);
 }
 
 TEST_CASE("files that are shorter or longer than their header promises are refused") {
@@ -182,11 +185,11 @@ TEST_CASE("files that are shorter or longer than their header promises are refus
 }
 
 TEST_CASE("a header that lies does not get the memory it asks for") {
-  // 2^62 bytes: more than any allocator gives, so an attempt to allocate would fail otherwise.
-  const std::string lie = bytes_of({0, 0, 8, 2, 0x40, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF});
+  // 2^60 bytes: more than any allocator gives, so an attempt to allocate would fail otherwise.
+  const std::string lie = bytes_of({0, 0, 8, 2, 0x10, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF});
   const std::size_t before = memory_stats().bytes_reserved;
   CHECK(error_of_bytes(lie + "abc", false)
-            .starts_with("cut short: 15 bytes, but its header promises [1073741824, "));
+            .starts_with("cut short: 15 bytes, but its header promises [268435456, "));
   CHECK(error_of_bytes(lie + "abc", true)
             .ends_with("its content ends after 3 of them; get the file again"));
   // The growing buffer is at most doubled.

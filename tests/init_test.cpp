@@ -80,6 +80,9 @@ TEST_CASE_TEMPLATE("uniform and normal have the asked bounds and moments", T, fl
   check_uniform(init::uniform(empty<T>({100, 200}), -3, 1, key), -3, 1);
   check_normal(init::normal(empty<T>({20000})), 0, 1);
   check_normal(init::normal(empty<T>({100, 200}), 5, 0.5, key), 5, 0.5);
+  // Half of the numbers between these neighbours round up.
+  const double next = static_cast<double>(std::nextafter(T(1), T(2)));
+  CHECK(testing::same_bits(init::uniform(empty<T>({64}), 1, next, key), Tensor<T>::ones({64})));
 }
 
 TEST_CASE("element i is number i of the key's sequence") {

@@ -286,6 +286,10 @@ TEST_CASE_TEMPLATE("logits far from zero and huge ones give finite, right losses
   CHECK(binary(20, 1).first == doctest::Approx(std::log1p(std::exp(-20.))).epsilon(1e-6));
   CHECK(binary(20, 1).second == doctest::Approx(-1 / (1 + std::exp(20.))).epsilon(1e-6));
   CHECK(binary(-40, 0).first == doctest::Approx(std::exp(-40.)).epsilon(1e-6));
+  CHECK(binary(infinity, 1) == std::pair{0.0, 0.0});
+  CHECK(binary(-infinity, 0) == std::pair{0.0, 0.0});
+  CHECK(binary(infinity, 0) == std::pair{static_cast<double>(infinity), 1.0});
+  CHECK(std::isnan(binary(std::numeric_limits<T>::quiet_NaN(), 1).first));
 }
 
 TEST_CASE("a mean over nothing but ignored labels is NaN, its gradient zero") {
@@ -301,6 +305,10 @@ TEST_CASE("a mean over nothing but ignored labels is NaN, its gradient zero") {
     for (const float value : x.grad().values()) CHECK(value == 0);
     for (const float value : log_p.grad().values()) CHECK(value == 0);
   }
+  // The smoothed target's share of the other class alone would be infinite.
+  CHECK(std::isnan(cross_entropy(leaf<float>({2, 2}), Tensor<std::int64_t>::zeros({2}),
+                                 {.label_smoothing = 0.1, .weight = Tensor<float>({2}, {0, 1})})
+                       .item()));
 }
 
 TEST_CASE("the mean of many small losses is exact to the last digits") {
@@ -443,6 +451,23 @@ TEST_CASE("labels and class weights may be filled anew before the backward") {
   };
   for (const bool nll : {false, true})
     CHECK(testing::same_bits(gradient(true, nll), gradient(false, nll)));
+}
+
+TEST_CASE("so may other losses' targets and weights") {
+  const auto gradient = [](bool refill, bool binary) {
+    const Variable<double> x(Tensor<double>::normal({4, 3}, 0, 1, {5, 0, 0}), true);
+    auto target = Tensor<double>::full({4, 3}, 0.25);
+    auto weight = Tensor<double>::full({3}, 2), pos_weight = Tensor<double>::full({3}, 3);
+    const auto loss = binary ? binary_cross_entropy_with_logits(
+                                   x, target, {.weight = weight, .pos_weight = pos_weight})
+                             : mse_loss(x, target);
+    if (refill)
+      for (auto* tensor : {&target, &weight, &pos_weight}) tensor->fill(1);
+    loss.backward();
+    return x.grad();
+  };
+  for (const bool binary : {false, true})
+    CHECK(testing::same_bits(gradient(true, binary), gradient(false, binary)));
 }
 
 TEST_CASE("binary cross entropy keeps its digits far from the target's side") {

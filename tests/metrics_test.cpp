@@ -28,6 +28,8 @@ TEST_CASE("a running mean weighs by the batches' sizes") {
   mean.add(4.0, 64);
   CHECK(mean.value() == doctest::Approx(2.0));
   CHECK(mean.weight() == 192);
+  mean.add(std::numeric_limits<double>::quiet_NaN(), 0);
+  CHECK(mean.value() == doctest::Approx(2.0));
 }
 
 TEST_CASE("the predicted class is the first largest score, and none where there is a NaN") {
@@ -98,4 +100,11 @@ TEST_CASE("a confusion matrix refuses what does not fit") {
   CHECK_THROWS_WITH_AS(matrix.add(scores(), Tensor<std::int64_t>({5}, {0, 1, 2, 3, 0})),
                        "ConfusionMatrix: label 3 at position 3 is not in [0, 3)", Error);
   CHECK(matrix.total() == 0);
+  CHECK_THROWS_WITH_AS(matrix.count(2, 3), "ConfusionMatrix: class 2 taken for 3; there are 0 to 2",
+                       Error);
+  CHECK_THROWS_AS(matrix.count(-1, 0), Error);
+  CHECK_THROWS_AS(matrix.recall(3), Error);
+  CHECK_THROWS_AS(matrix.precision(3), Error);
+  CHECK_THROWS_WITH_AS(train::ConfusionMatrix(0),
+                       "ConfusionMatrix: 0 classes, expected at least one", Error);
 }

@@ -416,6 +416,8 @@ TEST_CASE("wrong options are refused") {
   CHECK(error([] { data::RandomAffine({.shear = -1}); }).find("shear -1") != std::string::npos);
   CHECK(error([] { data::RandomAffine({.shear = 90}); }) ==
         "RandomAffine: shear 90, expected less than 90 degrees");
+  CHECK(error([] { data::RandomAffine({.fill = NAN}); }) ==
+        "RandomAffine: fill nan, expected a finite number: it blends into the edges");
   CHECK(error([] {
           data::RandomAffine({.scale = {0, 1}});
         }) == "RandomAffine: scale from 0 to 1, expected two positive factors, the least first");

@@ -107,8 +107,9 @@ inline IdxHeader read_idx_header(GzipReader& reader) {
     for (const unsigned char byte : size_bytes) size = size << 8 | byte;
     header.shape.push_back(static_cast<Index>(size));
     // An empty tensor's other dimensions must have a product as well.
-    fits = fits && header.bytes <= std::uint64_t{std::numeric_limits<Index>::max()} /
-                                       std::max<std::uint64_t>(size, 1);
+    // Tensor's limit: a quarter of what an Index counts.
+    constexpr std::uint64_t most_bytes = std::numeric_limits<Index>::max() / 4;
+    fits = fits && header.bytes <= most_bytes / std::max<std::uint64_t>(size, 1);
     if (size == 0) empty = true;
     if (fits && size > 0) header.bytes *= size;
   }

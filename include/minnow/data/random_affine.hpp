@@ -111,14 +111,14 @@ struct RandomAffineOptions {
 /// Turns, scales, shears and shifts every image about its centre by its own random amounts, each
 /// uniform in its range, and samples it bilinearly.
 ///
-/// The map and the ranges are those of torchvision's RandomAffine, with two differences: shifts are
-/// not rounded to whole pixels, and `fill` blends into the image's edge as a neighbouring pixel
-/// would. `translate` 0.05 on 28 x 28 pixels is up to 1.4 pixels. Put it before Normalize, where 0
-/// is black.
+/// The map and the ranges are those of torchvision's RandomAffine, with these differences: sampling
+/// is always bilinear, one `translate` serves both axes, shifts are not rounded to whole pixels, and
+/// `fill` blends into the image's edge as a neighbouring pixel would. `translate` 0.05 on 28 x 28
+/// pixels is up to 1.4 pixels. Put it before Normalize, where 0 is black.
 ///
 /// batch [N, C, H, W], changed in place; parallel over images. Errors: ShapeError for another rank;
-/// Error for a negative range, a scale that is not positive, a turn or scale that is not finite, a
-/// translate above 1 or a shear of 90 degrees.
+/// Error for a negative range, a scale that is not positive, a turn, scale or fill that is not
+/// finite, a translate above 1 or a shear of 90 degrees.
 class RandomAffine {
  public:
   explicit RandomAffine(const RandomAffineOptions& options) : options_(options) {
@@ -135,6 +135,8 @@ class RandomAffine {
           ", expected a share of the size, at most 1");
     check(options.shear < 90, "RandomAffine: shear ", options.shear,
           ", expected less than 90 degrees");
+    check(std::isfinite(options.fill), "RandomAffine: fill ", options.fill,
+          ", expected a finite number: it blends into the edges");
   }
 
   void operator()(Tensor<float>& batch, const SampleKeys& keys) const {

@@ -2,6 +2,7 @@
 /// @file
 /// Starting values of parameters: constant, uniform, normal, Kaiming and Xavier.
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 
@@ -98,13 +99,18 @@ P ones(P parameter) {
   return constant(std::move(parameter), 1);
 }
 
-/// Uniform between `low` and `high`. Errors: Error where low > high.
+/// Uniform in [low, high). Errors: Error where low > high.
 template <Parameter P>
 P uniform(P parameter, double low = 0, double high = 1,
           const RandomKey& key = default_generator().next()) {
   check(low <= high, "init::uniform: low = ", low, " is above high = ", high);
-  return detail::fill(std::move(parameter),
-                      [&](std::uint64_t i) { return low + (high - low) * random_uniform(key, i); });
+  // Numbers just below `high` may round up to it.
+  using T = typename P::value_type;
+  const double last =
+      static_cast<double>(std::nextafter(static_cast<T>(high), static_cast<T>(low)));
+  return detail::fill(std::move(parameter), [&](std::uint64_t i) {
+    return std::min(last, low + (high - low) * random_uniform(key, i));
+  });
 }
 
 /// Normal with the given mean and standard deviation. Errors: Error for a negative deviation.

@@ -2,6 +2,8 @@
 /// @file
 /// Losses: how far a prediction is from its target.
 
+#include <limits>
+
 #include "minnow/kernels/activations.hpp"
 #include "minnow/kernels/loss.hpp"
 #include "minnow/ops/elementwise.hpp"
@@ -75,6 +77,14 @@ Tensor<T> copy_of(const Tensor<T>& tensor) {
   return tensor.defined() ? tensor.clone() : tensor;
 }
 
+/// What the sum of the losses is divided by: for a mean, what the labels weigh; NaN for nothing.
+template <class T>
+double mean_count(const kernels::LabelTargets<T>& targets, Reduction reduction) {
+  if (reduction != Reduction::mean) return 1;
+  const double total = targets.total();
+  return total == 0 ? std::numeric_limits<double>::quiet_NaN() : total;
+}
+
 /// `losses` as they are, their sum, or their sum divided by `count`.
 template <class T>
 Tensor<T> reduced(const Tensor<T>& losses, Reduction reduction, double count) {
@@ -90,7 +100,8 @@ Tensor<T> reduced(const Tensor<T>& losses, Reduction reduction, double count) {
 /// logits [N, C], [N, C, d1, ...] or [C]; labels the same without the classes. Returns a scalar, or
 /// for Reduction::none the labels' shape. With weights, a label counts as much as its class, and
 /// the mean divides by the labels' weights. With smoothing s, the target is 1 - s at the label plus
-/// s / C everywhere. A mean of nothing (all labels ignored) is NaN, its gradient 0. Errors:
+/// s / C everywhere. A mean of nothing (all labels ignored, or of classes without weight) is NaN;
+/// the gradient of what is ignored is 0. Errors:
 /// ShapeError for labels or a weight that do not fit; Error for a label out of range, or a
 /// smoothing outside [0, 1].
 ///
@@ -109,7 +120,7 @@ Variable<T> cross_entropy(const Variable<T>& logits, const Tensor<std::int64_t>&
   kernels::log_softmax_forward(log_p.data(), logits.value().data(), targets.outer, targets.classes,
                                targets.inner);
   kernels::nll_forward(losses.data(), log_p.data(), targets);
-  const double count = options.reduction == Reduction::mean ? targets.total() : 1;
+  const double count = detail::mean_count(targets, options.reduction);
   // `targets` points into both: the backward keeps them.
   return record<T>("cross_entropy", detail::reduced(losses, options.reduction, count), {logits},
                    [=, own_labels = own_labels, weight = weight,
@@ -162,7 +173,7 @@ Variable<T> nll_loss(const Variable<T>& log_p, const Tensor<std::int64_t>& label
       detail::label_targets("nll_loss", log_p, own_labels, weight, options.ignore_index, 0);
   Tensor<T> losses(labels.shape());
   kernels::nll_forward(losses.data(), log_p.value().data(), targets);
-  const double count = options.reduction == Reduction::mean ? targets.total() : 1;
+  const double count = detail::mean_count(targets, options.reduction);
   return record<T>("nll_loss", detail::reduced(losses, options.reduction, count), {log_p},
                    [=, own_labels = own_labels, weight = weight, reduction = options.reduction,
                     shape = log_p.shape()](const Tensor<T>& dy) {
@@ -182,7 +193,8 @@ Variable<T> mse_loss(const Variable<T>& x, const std::type_identity_t<Variable<T
   using V = Pack<T>;
   check<ShapeError>(x.shape() == target.shape(), "mse_loss: x has shape ", x.shape(),
                     ", target has shape ", target.shape(), "; they must be equal");
-  const Tensor<T> a = x.value(), b = target.value();
+  // Copied unless it is a result, so that the backward sees the same if the caller fills it anew.
+  const Tensor<T> a = x.value(), b = target.is_leaf() ? target.value().clone() : target.value();
   const double count = reduction == Reduction::mean ? static_cast<double>(x.size()) : 1;
   const Tensor<T> losses = detail::map(
       1, [](V v, V t) { return (v - t) * (v - t); }, a, b);
@@ -210,9 +222,12 @@ Variable<T> binary_cross_entropy_with_logits(
   check(target.defined(), place, ": the target is undefined");
   check<ShapeError>(x.shape() == target.shape(), place, ": x has shape ", x.shape(),
                     ", target has shape ", target.shape(), "; they must be equal");
-  const Tensor<T> weight = options.weight.defined() ? options.weight : Tensor<T>::scalar(1);
-  const Tensor<T> positive =
-      options.pos_weight.defined() ? options.pos_weight : Tensor<T>::scalar(1);
+  // Copies, so that the backward sees the same if the caller fills them anew.
+  const Tensor<T> own_target = target.clone();
+  const auto copy_or_one = [](const Tensor<T>& tensor) {
+    return tensor.defined() ? tensor.clone() : Tensor<T>::scalar(1);
+  };
+  const Tensor<T> weight = copy_or_one(options.weight), positive = copy_or_one(options.pos_weight);
   const auto check_fits = [&](const Tensor<T>& tensor, const char* name) {
     check<ShapeError>(detail::broadcast_shape(x.shape(), tensor.shape(), place) == x.shape(), place,
                       ": ", name, " has shape ", tensor.shape(), ", which cannot be repeated to ",
@@ -220,8 +235,10 @@ Variable<T> binary_cross_entropy_with_logits(
   };
   check_fits(weight, "weight");
   check_fits(positive, "pos_weight");
-  const auto loss = [](V v, V t, V w, V p) {
-    return w * fma(V(1) - t, kernels::softplus(v), p * t * kernels::softplus(-v));
+  // A share of 0 of an infinite loss is none.
+  const auto part = [](V share, V of) { return select_equal(share, V::zero(), share, share * of); };
+  const auto loss = [=](V v, V t, V w, V p) {
+    return w * (part(V(1) - t, kernels::softplus(v)) + part(p * t, kernels::softplus(-v)));
   };
   const auto slope = [](V d, V v, V t, V w, V p) {
     const auto [s, rest] = kernels::logistic(v);
@@ -230,13 +247,13 @@ Variable<T> binary_cross_entropy_with_logits(
   const Tensor<T> logits = x.value();
   const double count = options.reduction == Reduction::mean ? static_cast<double>(x.size()) : 1;
   const Tensor<T> losses =
-      detail::map_to(x.shape(), detail::function_cost, loss, logits, target, weight, positive);
+      detail::map_to(x.shape(), detail::function_cost, loss, logits, own_target, weight, positive);
   return record<T>(
       place, detail::reduced(losses, options.reduction, count), {x}, [=](const Tensor<T>& dy) {
         const V scale(static_cast<T>(1 / count));
         const auto scaled = [=](V d, V v, V t, V w, V p) { return slope(d * scale, v, t, w, p); };
         return std::vector{detail::map_to(logits.shape(), detail::function_cost, scaled, dy, logits,
-                                          target, weight, positive)};
+                                          own_target, weight, positive)};
       });
 }
 

@@ -33,8 +33,9 @@ double grad_norm(const std::vector<Variable<T>>& parameters, double norm_type = 
 ///
 ///     optim::clip_grad_norm(model.parameters(), 1.0);
 ///
-/// As in PyTorch the factor is max_norm / (norm + 1e-6), and a norm that is infinite or NaN makes
-/// the gradients so: test the returned value, or ask for an error.
+/// As in PyTorch the factor is max_norm / (norm + 1e-6): a norm of NaN makes all gradients NaN, an
+/// infinite one makes them 0, and NaN what was infinite. Test the returned value, or ask for an
+/// error.
 ///
 /// Errors: Error unless max_norm and norm_type are positive; with `error_if_nonfinite`, Error for a
 /// norm that is infinite or NaN, before any gradient is changed.

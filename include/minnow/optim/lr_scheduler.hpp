@@ -88,7 +88,7 @@ struct StepLROptions {
   double gamma = 0.1;
 };
 
-/// Times gamma every `step_size` epochs. Errors: Error unless step_size is positive.
+/// Times gamma every `step_size` epochs. Errors: Error unless step_size and gamma are positive.
 class StepLR final : public LRScheduler {
  public:
   StepLR(OptimizerBase& optimizer, const StepLROptions& options)
@@ -110,7 +110,8 @@ struct MultiStepLROptions {
   double gamma = 0.1;
 };
 
-/// Times gamma at each of the given epochs; at one that is given twice, twice.
+/// Times gamma at each of the given epochs; at one that is given twice, twice. Errors: Error unless
+/// gamma is positive.
 class MultiStepLR final : public LRScheduler {
  public:
   MultiStepLR(OptimizerBase& optimizer, MultiStepLROptions options)
@@ -183,7 +184,7 @@ struct CosineAnnealingLROptions {
 };
 
 /// Half a cosine wave from the learning rate at the start down to `eta_min`, and up again if
-/// stepped on. Errors: Error unless T_max is positive.
+/// stepped on. Errors: Error unless T_max is positive and eta_min at least 0.
 ///
 /// Paper: Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017,
 /// without the restarts.

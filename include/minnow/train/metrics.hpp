@@ -14,7 +14,9 @@ namespace minnow::inline MINNOW_ABI::train {
 /// The mean of values with weights: of batch losses, weighted by the batches' sizes.
 class RunningMean {
  public:
+  /// A value without weight counts for nothing, even NaN: the mean loss of an empty batch.
   void add(double value, Index weight = 1) {
+    if (weight == 0) return;
     sum_ += value * static_cast<double>(weight);
     weight_ += weight;
   }
@@ -57,8 +59,11 @@ std::vector<Index> predicted_classes(const Tensor<T>& scores) {
 /// Counts how often class `actual` was taken for class `predicted`.
 class ConfusionMatrix {
  public:
-  explicit ConfusionMatrix(Index classes)
-      : classes_(classes), counts_(static_cast<std::size_t>(classes * (classes + 1))) {}
+  /// Errors: Error unless there is a class.
+  explicit ConfusionMatrix(Index classes) : classes_(classes) {
+    check(classes > 0, "ConfusionMatrix: ", classes, " classes, expected at least one");
+    counts_.resize(static_cast<std::size_t>(classes * (classes + 1)));
+  }
 
   /// Errors: ShapeError unless there are as many labels as scores, and as many classes as this
   /// matrix has; Error for a label outside [0, classes). Nothing is counted then.
@@ -78,8 +83,14 @@ class ConfusionMatrix {
   }
 
   Index classes() const { return classes_; }
-  /// `predicted` -1 counts the rows that held a NaN.
-  Index count(Index actual, Index predicted) const { return counts_[position(actual, predicted)]; }
+  /// `predicted` -1 counts the rows that held a NaN. Here and below: Error for another class that
+  /// there is not.
+  Index count(Index actual, Index predicted) const {
+    check(actual >= 0 && actual < classes_ && predicted >= -1 && predicted < classes_,
+          "ConfusionMatrix: class ", actual, " taken for ", predicted, "; there are 0 to ",
+          classes_ - 1);
+    return counts_[position(actual, predicted)];
+  }
 
   Index total() const {
     Index sum = 0;
