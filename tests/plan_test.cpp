@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <string>
@@ -390,6 +391,23 @@ TEST_CASE("plan: NaN goes through relu and max pooling, forward and backward, as
     found += std::isnan(y[0][i]) ? 1 : 0;
   }
   CHECK(found >= 22);
+  CHECK(testing::same_bits(dx[0], dx[1]));
+}
+
+TEST_CASE("plan: an infinite gradient goes through max pooling to the first of equals alone") {
+  const float inf = std::numeric_limits<float>::infinity();
+  nn::Sequential net(nn::Conv2d(1, 1, 1, {.bias = false}), nn::MaxPool2d(2));
+  net.parameters()[0].mutable_value().fill(1);
+  auto dy = Tensor<float>::normal({64, 1, 2, 3});
+  for (Index image = 0; image < 64; image += 5) dy(image, 0, image % 2, image % 3) = inf;
+  Tensor<float> dx[2];
+  for (const bool planned : {true, false}) {
+    net.plan(planned);
+    const Variable<float> in(Tensor<float>::full({64, 1, 4, 6}, 0.25f), true);
+    net(in).backward(dy);
+    dx[planned] = in.grad();
+  }
+  CHECK(std::ranges::count(dx[0].values(), inf) == 13);
   CHECK(testing::same_bits(dx[0], dx[1]));
 }
 

@@ -66,9 +66,10 @@ void lane_max_pool2d_forward(T* y, const T* x, const LanePool2dSizes& s) {
 
 namespace detail {
 
-/// lane_max_pool2d_backward one number at a time, for windows with NaN, which equals nothing.
+/// lane_max_pool2d_backward one number at a time, for windows with NaN, which equals nothing, and
+/// for gradients that are not finite.
 template <class T>
-MINNOW_NOINLINE void lane_max_pool2d_backward_of_nan(T* dx, const T* dy, const T* x,
+MINNOW_NOINLINE void lane_max_pool2d_backward_of_any(T* dx, const T* dy, const T* x,
                                                      const LanePool2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
   std::fill_n(dx, s.c * s.h * s.w * lanes, T(0));
@@ -97,13 +98,13 @@ void lane_max_pool2d_backward(T* dx, const T* dy, const T* x, const T* y,
   constexpr Index lanes = V::width;
   // Rows two windows further down are asked for: the hardware sees them coming too late.
   const Index ahead = 2 * s.stride.h * s.w * lanes;
-  V finite = V::zero();  // becomes NaN where there is one, and where infinities are
+  V finite = V::zero();  // becomes NaN where x or dy is NaN or infinite
   detail::spread_over_windows(dx, s, [&](auto add) {
     detail::for_lane_windows(s, [&](Index out, Index corner) {
       const V largest = V::load(y + out * lanes);
-      finite += largest - largest;
       // The gradient of lanes that have not found their place yet.
       V left = V::load(dy + out * lanes);
+      finite += (largest - largest) + (left - left);
       for (Index a = 0; a < s.kernel.h; ++a)
         for (Index b = 0; b < s.kernel.w; ++b) {
           const Index at = (corner + a * s.w + b) * lanes;
@@ -115,7 +116,7 @@ void lane_max_pool2d_backward(T* dx, const T* dy, const T* x, const T* y,
     });
   });
   if (!(sum(finite) == 0)) [[unlikely]]
-    detail::lane_max_pool2d_backward_of_nan(dx, dy, x, s);
+    detail::lane_max_pool2d_backward_of_any(dx, dy, x, s);
 }
 
 /// y = the mean of each window. Writes every element of y [c, oh, ow, lane].

@@ -39,6 +39,10 @@ inline void check_conv2d_options(const Conv2dOptions& options, Size2 kernel) {
 /// for none): y [N, K, OH, OW] with OH = (H + 2 padding - dilation (kh - 1) - 1) / stride + 1,
 /// rounded down. `options.bias` is not looked at.
 ///
+/// Kernels of 3 x 3 may take half the multiplications (kernels/winograd.hpp): outputs that share a
+/// row of four then share rounding errors, in the size of the largest of their inputs, and infinity
+/// or NaN.
+///
 /// Errors: ShapeError where the sizes do not fit or the kernel is larger than the padded image.
 template <class T>
 Variable<T> conv2d(const Variable<T>& x, const Variable<T>& weight, const Variable<T>& bias = {},

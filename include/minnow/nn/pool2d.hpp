@@ -92,7 +92,8 @@ Variable<T> avg_pool2d(std::string_view name, const Variable<T>& x, const Axis& 
 /// The largest number of each window. [N, C, H, W] or [C, H, W] to the same with
 /// H' = (H + 2 padding - dilation (kernel - 1) - 1) / stride + 1, rounded down, or up with
 /// `ceil_mode`. Of equal numbers the first gets the gradient; NaN counts as the largest. Errors:
-/// ShapeError for another rank, a window that does not fit, padding beyond half the kernel.
+/// ShapeError for another rank, a window that does not fit or holds nothing but padding (which
+/// dilation makes possible), padding beyond half the kernel.
 template <class T>
 Variable<T> max_pool2d(const Variable<T>& x, Size2 kernel, const MaxPool2dOptions& options = {}) {
   const std::string name = text("MaxPool2d(", kernel, ")");

@@ -174,7 +174,8 @@ Variable<T> abs(const Variable<T>& x) {
       });
 }
 
-/// x to the power of a number. Below 0 it is NaN unless the exponent is whole.
+/// x to the power of a number, as std::pow: of a finite x below 0 it is NaN unless the exponent is
+/// whole.
 template <class T>
 Variable<T> pow(const Variable<T>& x, detail::Scalar<T> exponent) {
   if (exponent == 2)
