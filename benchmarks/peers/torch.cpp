@@ -182,7 +182,11 @@ class Torch : public bench::Peer {
  public:
   std::string version() const override {
     std::string result = std::string("libtorch ") + TORCH_VERSION;
-    if (openblas_get_config) result += std::string(" with ") + openblas_get_config();
+    // Debian's default, the reference BLAS, takes some thirty times as long as OpenBLAS.
+    if (openblas_get_config)
+      result += std::string(" with ") + openblas_get_config();
+    else if (!at::hasMKL())
+      result += " with neither OpenBLAS nor MKL: not what it can do (Debian: libopenblas0-pthread)";
     return result;
   }
 

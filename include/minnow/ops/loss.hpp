@@ -101,9 +101,8 @@ Tensor<T> reduced(const Tensor<T>& losses, Reduction reduction, double count) {
 /// for Reduction::none the labels' shape. With weights, a label counts as much as its class, and
 /// the mean divides by the labels' weights. With smoothing s, the target is 1 - s at the label plus
 /// s / C everywhere. A mean of nothing (all labels ignored, or of classes without weight) is NaN;
-/// the gradient of what is ignored is 0. Errors:
-/// ShapeError for labels or a weight that do not fit; Error for a label out of range, or a
-/// smoothing outside [0, 1].
+/// the gradient of what is ignored is 0. Errors: ShapeError for labels or a weight that do not fit;
+/// Error for a label out of range, or a smoothing outside [0, 1].
 ///
 ///     cross_entropy(logits, labels, {.label_smoothing = 0.1}).backward();
 template <class T>
