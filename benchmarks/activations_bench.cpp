@@ -15,9 +15,9 @@ exponential or more, and are bound by arithmetic in the caches.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and y, write dx).
 )";
 
-/// `f` is the functor, `function` the differentiable function, `formula` the oracle.
+/// `f` is the functor, `cost` what the function says an element is worth, `function` the differentiable function, `formula` the oracle.
 template <class F, class Function, class Formula>
-void measure(Suite& suite, const std::string& name, const ImageSize& s, const F& f,
+void measure(Suite& suite, const std::string& name, const ImageSize& s, const F& f, Index cost,
              const Function& function, const Formula& formula) {
   const auto x = normal(s.shape(), 1), dy = normal(s.shape(), 2);
   Tensor<float> y(s.shape()), dx(s.shape());
@@ -26,14 +26,14 @@ void measure(Suite& suite, const std::string& name, const ImageSize& s, const F&
   const auto layer = [=] { return function(vx); };
   const Index size = x.size();
   const auto forward = [=]() mutable {
-    kernels::map([f](auto v) { return f.forward(v); }, y.data(), size, 4, x.data());
+    kernels::map([f](auto v) { return f.forward(v); }, y.data(), size, cost, x.data());
   };
   auto first = forward;
   first();
   const Tensor<float> saved = f.keeps_output() ? y.clone() : x;
   const auto backward = [=]() mutable {
-    kernels::map([f](auto v, auto d) { return f.backward(v, d); }, dx.data(), size, 4, saved.data(),
-                 dy.data());
+    kernels::map([f](auto v, auto d) { return f.backward(v, d); }, dx.data(), size, cost,
+                 saved.data(), dy.data());
   };
   std::vector<Way> forwards, backwards;
   if constexpr (std::is_same_v<F, kernels::Relu>) {
@@ -73,20 +73,22 @@ int main(int argc, char** argv) {
     for (const ImageSize& s : image_sizes()) {
       if (s.set == "tiny" || !suite.wants(s.set, s.text(), s.set == "wide" && s.quick)) continue;
       measure(
-          suite, "relu", s, kernels::Relu(), [](const auto& x) { return relu(x); },
+          suite, "relu", s, kernels::Relu(), 1, [](const auto& x) { return relu(x); },
           [](const auto& x) { return composed::relu(x); });
       if (s.set != "wide" || !s.quick) continue;
       measure(
-          suite, "gelu", s, kernels::Gelu(), [](const auto& x) { return gelu(x); },
-          [](const auto& x) { return composed::gelu(x); });
+          suite, "gelu", s, kernels::Gelu(), 4 * minnow::detail::function_cost,
+          [](const auto& x) { return gelu(x); }, [](const auto& x) { return composed::gelu(x); });
       measure(
-          suite, "silu", s, kernels::Silu(), [](const auto& x) { return silu(x); },
-          [](const auto& x) { return composed::silu(x); });
+          suite, "silu", s, kernels::Silu(), minnow::detail::function_cost,
+          [](const auto& x) { return silu(x); }, [](const auto& x) { return composed::silu(x); });
       measure(
-          suite, "sigmoid", s, kernels::Sigmoid(), [](const auto& x) { return sigmoid(x); },
+          suite, "sigmoid", s, kernels::Sigmoid(), minnow::detail::function_cost,
+          [](const auto& x) { return sigmoid(x); },
           [](const auto& x) { return composed::sigmoid(x); });
       measure(
-          suite, "tanh", s, kernels::Tanh(), [](const auto& x) { return minnow::tanh(x); },
+          suite, "tanh", s, kernels::Tanh(), minnow::detail::function_cost,
+          [](const auto& x) { return minnow::tanh(x); },
           [](const auto& x) { return composed::tanh(x); });
     }
   });

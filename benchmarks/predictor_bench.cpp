@@ -33,6 +33,7 @@ void measure(Suite& suite, const std::string& norm, Index n) {
   }
   const nn::Predictor<float> predictor(net, x_shape);
   auto workspace = predictor.workspace();
+  Variable<float> result;
   const double images = static_cast<double>(n);
   suite.measure({.layer = "inference",
                  .direction = "forward",
@@ -46,12 +47,13 @@ void measure(Suite& suite, const std::string& norm, Index n) {
                  .computes = true},
                 outputs,
                 {{"minnow", [&] { predictor.predict(y.data(), x.data(), n, workspace); }},
-                 {"model",
-                  [&, result = Variable<float>()]() mutable {
-                    const NoGrad no_grad;
-                    result = net(x);
-                    y.copy_from(result.value());
-                  }}},
+                 {.name = "model",
+                  .run =
+                      [&] {
+                        const NoGrad no_grad;
+                        result = net(x);
+                      },
+                  .finish = [&] { y.copy_from(result.value()); }}},
                 {"inference", "forward", {n}, norm, 0.05});
 }
 

@@ -409,7 +409,7 @@ TEST_CASE("errors name the place, what it got and what it needs") {
         "use a "
         "larger batch, drop the last incomplete one, or call eval()");
   CHECK(one.num_batches_tracked().item() == 0);
-  CHECK(error_of([] { nn::BatchNorm2d(0); }) == "BatchNorm: 0 features; at least one is needed");
+  CHECK(error_of([] { nn::BatchNorm2d(0); }) == "BatchNorm2d: 0 features; at least one is needed");
   CHECK(error_of([&] { nn::batch_norm<float>(zeros({3}), {}, {}, {}, {}, true); }) ==
         "batch_norm: x has shape [3], expected [N, C] or [N, C, ...]");
   CHECK(error_of([&] {

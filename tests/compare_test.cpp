@@ -66,6 +66,10 @@ TEST_CASE("a difference in shape is never close") {
   CHECK_FALSE(compare(a, b, 1, 1));
   CHECK(compare(a, b, 1, 1).str() == "shape [2, 3], expected [3, 2]");
   CHECK(compare(Tensor<double>::zeros({0}), Tensor<double>::zeros({0}), 0, 0));
+  const auto scalar = Tensor<double>::scalar(1), undefined = Tensor<double>();
+  CHECK(compare(undefined, scalar, 1, 1).str() == "the tensor is undefined");
+  CHECK(compare(scalar, undefined, 1, 1).str() == "the expected tensor is undefined");
+  CHECK_FALSE(compare(undefined, undefined, 1, 1));
 }
 
 TEST_CASE("the same bits are the same shape and the same representation") {
@@ -73,4 +77,6 @@ TEST_CASE("the same bits are the same shape and the same representation") {
   CHECK_FALSE(same_bits(numbers({0.0}), numbers({-0.0})));
   CHECK_FALSE(same_bits(numbers({1, 2}), numbers({1, 3})));
   CHECK_FALSE(same_bits(Tensor<double>::zeros({2, 1}), Tensor<double>::zeros({1, 2})));
+  CHECK_FALSE(same_bits(Tensor<double>(), Tensor<double>()));
+  CHECK_FALSE(same_bits(Tensor<double>::scalar(1), Tensor<double>()));
 }

@@ -483,6 +483,15 @@ TEST_CASE_TEMPLATE("convolutions of no image give no output and a gradient of ze
   check_kernels<T>({.n = 0, .c = 2, .h = 5, .w = 5, .k = 4, .kernel = 3, .stride = 2, .groups = 2});
 }
 
+TEST_CASE("the bias's gradient of a large plane is as exact as that of a small one") {
+  const Index plane = 1 << 20;
+  const auto dy = Tensor<float>::full({plane}, 0.1f);
+  float dbias = 0;
+  kernels::conv2d_backward_bias(&dbias, dy.data(), 1, 1, plane);
+  const double exact = double{0.1f} * static_cast<double>(plane);
+  CHECK(std::abs(double{dbias} - exact) < 2e-6 * exact);
+}
+
 TEST_CASE_TEMPLATE("convolutions of no channel are the bias, and of no output channel nothing", T,
                    float, double) {
   check_kernels<T>({.n = 2, .c = 0, .h = 5, .w = 5, .k = 3, .kernel = 3});
@@ -765,21 +774,24 @@ TEST_CASE("conv2d's errors carry both shapes and the way out") {
                        ShapeError);
   CHECK_THROWS_WITH_AS(nn::conv2d(x, weight, zeros({6})),
                        "conv2d: bias has shape [6], expected [4]", ShapeError);
-  CHECK_THROWS_WITH_AS(nn::conv2d(x, zeros({4, 6, 0, 3})), "Conv2d: kernel (0, 3) must be positive",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(nn::conv2d(x, zeros({4, 6, 0, 3})),
+                       "conv2d: kernel (0, 3), expected 1 to 1073741824", ShapeError);
   CHECK_THROWS_WITH_AS(nn::conv2d(x, weight, {}, {.stride = {1, 0}}),
-                       "Conv2d: stride (1, 0) must be positive", ShapeError);
+                       "conv2d: stride (1, 0), expected 1 to 1073741824", ShapeError);
+  CHECK_THROWS_WITH_AS(nn::conv2d(x, weight, {}, {.dilation = Index{1} << 62}),
+                       "conv2d: dilation 4611686018427387904, expected 1 to 1073741824",
+                       ShapeError);
 }
 
 TEST_CASE("Conv2d's errors name the option") {
-  CHECK_THROWS_WITH_AS(nn::Conv2d(1, 8, {0, 3}), "Conv2d: kernel (0, 3) must be positive",
+  CHECK_THROWS_WITH_AS(nn::Conv2d(1, 8, {0, 3}), "Conv2d: kernel (0, 3), expected 1 to 1073741824",
                        ShapeError);
-  CHECK_THROWS_WITH_AS(nn::Conv2d(1, 8, 3, {.stride = 0}), "Conv2d: stride 0 must be positive",
-                       ShapeError);
+  CHECK_THROWS_WITH_AS(nn::Conv2d(1, 8, 3, {.stride = 0}),
+                       "Conv2d: stride 0, expected 1 to 1073741824", ShapeError);
   CHECK_THROWS_WITH_AS(nn::Conv2d(1, 8, 3, {.padding = {1, -1}}),
-                       "Conv2d: padding (1, -1) must not be negative", ShapeError);
+                       "Conv2d: padding (1, -1), expected 0 to 1073741824", ShapeError);
   CHECK_THROWS_WITH_AS(nn::Conv2d(1, 8, 3, {.dilation = {-1, 2}}),
-                       "Conv2d: dilation (-1, 2) must be positive", ShapeError);
+                       "Conv2d: dilation (-1, 2), expected 1 to 1073741824", ShapeError);
   CHECK_THROWS_WITH_AS(nn::Conv2d(1, 8, 3, {.groups = 0}), "Conv2d: groups = 0 must be positive",
                        ShapeError);
   CHECK_THROWS_WITH_AS(nn::Conv2d(0, 8, 3),

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "minnow/core/memory.hpp"
-#include "minnow/core/parallel.hpp"
 #include "minnow/core/random.hpp"
 #include "minnow/tensor.hpp"
+#include "threads.hpp"
 
 namespace exact {
 
@@ -100,13 +100,6 @@ inline void poison_scratch() {
     std::fill_n(blocks.emplace_back(size).data(), size, std::numeric_limits<double>::quiet_NaN());
 }
 
-/// Sets the number of threads for one scope.
-class Threads {
- public:
-  explicit Threads(int count) { minnow::set_num_threads(count); }
-  ~Threads() { minnow::set_num_threads(0); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-};
+using minnow_test::Threads;
 
 }  // namespace exact

@@ -200,8 +200,8 @@ TEST_CASE("errors name the place and the way out") {
   CHECK_THROWS_WITH_AS(init::uniform(Tensor<float>(), 0, 1),
                        "init: the tensor is undefined, give it a shape", ShapeError);
   CHECK_THROWS_AS(init::zeros(Tensor<float>()), ShapeError);
-  CHECK_THROWS_WITH_AS(init::uniform(empty<float>({8}), 2, 1),
-                       "init::uniform: low = 2 is above high = 1", Error);
+  CHECK_THROWS_WITH_AS(init::uniform(empty<float>({8}), 2, 1), "uniform: low = 2 is above high = 1",
+                       Error);
   CHECK_THROWS_WITH_AS(init::normal(empty<float>({8}), 0, -1),
-                       "init::normal: the standard deviation -1 is negative", Error);
+                       "normal: the standard deviation -1 is negative", Error);
 }

@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "error_of.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/testing/compare.hpp"
 #include "minnow/testing/composed.hpp"
@@ -161,15 +162,6 @@ void check_agreement(const Shape& shape, const Shape& parameters, const Fused& f
   }
 }
 
-/// The text of the ShapeError or Error that `f` throws; empty if it throws none.
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
+using minnow_test::error_of;
 
 }  // namespace norm_reference

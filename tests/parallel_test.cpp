@@ -9,17 +9,10 @@
 #include <thread>
 #include <vector>
 
+#include "threads.hpp"
+
 using namespace minnow;
-
-namespace {
-
-/// Sets the number of threads until the end of the scope.
-struct Threads {
-  explicit Threads(int count) { set_num_threads(count); }
-  ~Threads() { set_num_threads(0); }
-};
-
-}  // namespace
+using minnow_test::Threads;
 
 TEST_CASE("a parallel loop calls its body once for each number, with any number of threads") {
   for (const int threads : {1, 2, 3, 4}) {

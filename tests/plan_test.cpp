@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "minnow/core/parallel.hpp"
@@ -291,18 +293,46 @@ TEST_CASE("plan: numbers whose squares are too large for a float are normalised 
     CAPTURE(norm);
     auto plain = net(norm), scaled = net(norm);
     REQUIRE(plain.plan_report({n, 2, 6, 7}).find("layer by layer") == std::string::npos);
-    const Outcome<float> expected = run(plain, images(1), true);
+    const Outcome<float> expected = run(plain, images(1), false);
     Outcome<float> actual = run(scaled, images(scale), true);
     CHECK(testing::compare(actual.y, expected.y, 1e-5, 1e-5));
     for (std::size_t i = 0; i < expected.rest.size(); ++i) {
       const std::string& name = expected.rest[i].first;
       const Tensor<float>& gradient = expected.rest[i].second;
       CAPTURE(name);
+      for (const float value : gradient.values()) REQUIRE(std::isfinite(value));
       if (name == "x")
         for (float& value : actual.rest[i].second.values()) value *= scale;
       CHECK(testing::compare(actual.rest[i].second, gradient, 1e-4, 1e-4));
     }
   }
+}
+
+TEST_CASE("plan: several threads run one network in evaluation, also on shapes new to it") {
+  nn::Sequential net(nn::Conv2d(1, 4, 3), nn::BatchNorm2d(4), nn::ReLU(), nn::MaxPool2d(2),
+                     nn::Flatten());
+  net.eval();
+  const Index n = Pack<float>::width;
+  std::vector<Tensor<float>> images, expected;
+  for (Index i = 0; i < 12; ++i) images.push_back(Tensor<float>::normal({n + i % 2, 1, 6 + i, 9}));
+  {
+    const NoGrad no_grad;
+    nn::Sequential<float>& other = net;
+    for (const auto& x : images) expected.push_back(other(x).value());
+  }
+  net.add(nn::ReLU());  // drops the plans; what was above zero stays
+  const auto run_all = [&](std::size_t first, bool& same) {
+    const NoGrad no_grad;
+    for (std::size_t i = 0; i < images.size(); ++i) {
+      const std::size_t at = (first + i) % images.size();
+      same = same && testing::same_bits(net(images[at]).value(), expected[at]);
+    }
+  };
+  bool same[4] = {true, true, true, true};
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < 4; ++t) threads.emplace_back(run_all, 3 * t, std::ref(same[t]));
+  for (std::thread& thread : threads) thread.join();
+  for (const bool s : same) CHECK(s);
 }
 
 TEST_CASE("plan: the report leaves every module in the mode it was in") {
@@ -364,6 +394,14 @@ TEST_CASE("plan: a weight of another shape is what the layers take it for") {
   CHECK(net(x).shape() == Shape{32, 4});
   net.parameters()[0].mutable_value() = Tensor<float>::normal({2, 4});
   CHECK(net(x).shape() == Shape{32, 2});
+
+  // The same number of numbers, but other channels.
+  nn::Sequential images(nn::Conv2d(4, 8, 3, {.bias = false}), nn::ReLU());
+  const auto four = Tensor<float>::normal({32, 4, 6, 6});
+  CHECK(images(four).node()->name == "plan");
+  images.parameters()[0].mutable_value() = Tensor<float>::normal({4, 8, 3, 3});
+  CHECK_THROWS_AS(images(four), ShapeError);
+  CHECK(images(Tensor<float>::normal({32, 8, 6, 6})).shape() == Shape{32, 4, 4, 4});
 }
 
 TEST_CASE("plan: NaN goes through relu and max pooling, forward and backward, as layer by layer") {

@@ -8,6 +8,7 @@
 #include "minnow/optim/adam.hpp"
 #include "minnow/optim/clip.hpp"
 #include "minnow/optim/lr_scheduler.hpp"
+#include "minnow/optim/reduce_lr_on_plateau.hpp"
 #include "minnow/optim/rmsprop.hpp"
 #include "minnow/optim/sgd.hpp"
 #include "reference.hpp"

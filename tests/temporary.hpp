@@ -1,7 +1,6 @@
 #pragma once
 /// @file
-/// Files for tests: a directory that vanishes with its object, whole files in and out, and error
-/// texts.
+/// Files for tests: a directory that vanishes with its object, and whole files in and out.
 
 #include <doctest/doctest.h>
 
@@ -10,6 +9,8 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+
+#include "error_of.hpp"
 
 namespace minnow_test {
 
@@ -68,17 +69,6 @@ inline void write_file(const std::string& path, const std::string& bytes) {
   std::ofstream out(path, std::ios::binary);
   out << bytes;
   REQUIRE(out.good());
-}
-
-/// What `action` throws, as text; "" if it throws nothing.
-template <class E, class Action>
-std::string error_of(const Action& action) {
-  try {
-    action();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "";
 }
 
 }  // namespace minnow_test

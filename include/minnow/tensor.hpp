@@ -61,28 +61,22 @@ class Tensor {
     return result;
   }
 
-  /// Independent numbers, uniform in [low, high).
+  /// Independent numbers, uniform in [low, high). Errors: Error where low > high.
   static Tensor uniform(
       const Shape& shape, T low = 0, T high = 1,
       const RandomKey& key = default_generator().next()) requires std::floating_point<T> {
     Tensor result(shape);
-    // Numbers just below `high` may round up to it.
-    const T last = std::nextafter(high, low);
-    for (Index i = 0; i < result.size(); ++i) {
-      const double u = random_uniform(key, static_cast<std::uint64_t>(i));
-      result.data_[i] = std::min(last, static_cast<T>(low + (double{high} - double{low}) * u));
-    }
+    fill_uniform(result.data_, result.size(), low, high, key);
     return result;
   }
 
-  /// Independent numbers, normal with the given mean and standard deviation.
+  /// Independent numbers, normal with the given mean and standard deviation. Errors: Error for a
+  /// negative deviation.
   static Tensor normal(
       const Shape& shape, T mean = 0, T deviation = 1,
       const RandomKey& key = default_generator().next()) requires std::floating_point<T> {
     Tensor result(shape);
-    for (Index i = 0; i < result.size(); ++i)
-      result.data_[i] = static_cast<T>(
-          mean + double{deviation} * random_normal(key, static_cast<std::uint64_t>(i)));
+    fill_normal(result.data_, result.size(), mean, deviation, key);
     return result;
   }
 
@@ -182,11 +176,8 @@ class Tensor {
 
  private:
   static Index checked_size(const Shape& shape) {
-    // The pool rounds up to at most twice the size.
-    Index bytes = 4 * Index{sizeof(T)};
-    bool fits = true;
-    for (const Index size : shape) fits = fits && !__builtin_mul_overflow(bytes, size, &bytes);
-    check<ShapeError>(fits, "Tensor: shape ", shape, " has more elements than fit into memory");
+    check<ShapeError>(addressable(shape, sizeof(T)), "Tensor: shape ", shape,
+                      " has more elements than fit into memory");
     return shape.size();
   }
   /// For messages: what a gradient before backward() runs into.

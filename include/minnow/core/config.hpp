@@ -13,8 +13,14 @@
 // is a link error instead of a crash.
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define MINNOW_ISA avx512
+#elif defined(__AVX512F__)
+#define MINNOW_ISA avx512f
 #elif defined(__AVX2__) && defined(__FMA__)
 #define MINNOW_ISA avx2
+#elif defined(__AVX2__)
+#define MINNOW_ISA avx2_nofma
+#elif defined(__AVX__) && defined(__FMA__)
+#define MINNOW_ISA avx_fma
 #elif defined(__AVX__)
 #define MINNOW_ISA avx
 #elif defined(__SSE4_2__)
@@ -27,16 +33,26 @@
 #define MINNOW_ISA scalar
 #endif
 
+// What Eigen was asked to do without: registers of one number.
+#if defined(EIGEN_DONT_VECTORIZE)
+#define MINNOW_PACKS _onelane
+#else
+#define MINNOW_PACKS
+#endif
+
 #if defined(_OPENMP)
 #define MINNOW_THREADING omp
 #else
 #define MINNOW_THREADING serial
 #endif
 
-#define MINNOW_JOIN_(major, minor, isa, threading) v##major##_##minor##_##isa##_##threading
-#define MINNOW_JOIN(major, minor, isa, threading) MINNOW_JOIN_(major, minor, isa, threading)
-#define MINNOW_ABI \
-  MINNOW_JOIN(MINNOW_VERSION_MAJOR, MINNOW_VERSION_MINOR, MINNOW_ISA, MINNOW_THREADING)
+#define MINNOW_JOIN_(major, minor, isa, packs, threading) \
+  v##major##_##minor##_##isa##packs##_##threading
+#define MINNOW_JOIN(major, minor, isa, packs, threading) \
+  MINNOW_JOIN_(major, minor, isa, packs, threading)
+#define MINNOW_ABI                                                                  \
+  MINNOW_JOIN(MINNOW_VERSION_MAJOR, MINNOW_VERSION_MINOR, MINNOW_ISA, MINNOW_PACKS, \
+              MINNOW_THREADING)
 
 #define MINNOW_STRINGIFY_(name) #name
 #define MINNOW_STRINGIFY(name) MINNOW_STRINGIFY_(name)

@@ -29,7 +29,8 @@ struct MemoryStats {
 namespace detail {
 
 /// Free blocks in one list per size class. Classes are four to a power of two, so a block is at
-/// most a quarter larger than asked for and a changing batch size finds its blocks again.
+/// most a quarter larger than asked for, or than the alignment, and a changing batch size finds its
+/// blocks again.
 class MemoryPool {
  public:
   static MemoryPool& instance() {

@@ -17,9 +17,9 @@ namespace minnow::inline MINNOW_ABI {
 /// The name of one sequence of random numbers.
 struct RandomKey {
   std::uint64_t seed = 0;
-  std::uint32_t stream =
-      0;                   ///< what the numbers are for: `Generator`s use 0, data pipelines others
-  std::uint32_t step = 0;  ///< the how-manieth sequence of this stream
+  /// What the numbers are for: `Generator`s use 0, data pipelines others.
+  std::uint32_t stream = 0;
+  std::uint32_t step = 0;  ///< the number of the sequence within the stream
 
   friend bool operator==(const RandomKey&, const RandomKey&) = default;
 };

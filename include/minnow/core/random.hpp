@@ -3,12 +3,16 @@
 /// Counter-based random numbers: a number is a pure function of its name, so any thread can compute
 /// any of them in any order.
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <concepts>
 #include <numbers>
 
 #include "minnow/core/config.hpp"
+#include "minnow/core/error.hpp"
+#include "minnow/core/parallel.hpp"
 #include "minnow/core/philox.hpp"
 
 namespace minnow::inline MINNOW_ABI {
@@ -42,6 +46,31 @@ inline std::uint64_t random_integer(const RandomKey& key, std::uint64_t index,
   const std::uint64_t middle = a1 * b0 + (a0 * b0 >> 32);
   const std::uint64_t cross = (middle & 0xFFFFFFFFu) + a0 * b1;
   return a1 * b1 + (middle >> 32) + (cross >> 32);
+}
+
+/// Fills out[0, count) with independent numbers, out[i] with number i of the sequence: uniform in
+/// [low, high). Errors: Error where low > high.
+template <std::floating_point T>
+void fill_uniform(T* out, Index count, double low, double high, const RandomKey& key) {
+  check(low <= high, "uniform: low = ", low, " is above high = ", high);
+  // Numbers just below `high` may round up to it.
+  const T last = std::nextafter(static_cast<T>(high), static_cast<T>(low));
+  parallel_chunks(count, 64, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const double u = random_uniform(key, static_cast<std::uint64_t>(i));
+      out[i] = std::min(last, static_cast<T>(low + (high - low) * u));
+    }
+  });
+}
+
+/// The same, normally distributed. Errors: Error for a negative standard deviation.
+template <std::floating_point T>
+void fill_normal(T* out, Index count, double mean, double deviation, const RandomKey& key) {
+  check(deviation >= 0, "normal: the standard deviation ", deviation, " is negative");
+  parallel_chunks(count, 64, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i)
+      out[i] = static_cast<T>(mean + deviation * random_normal(key, static_cast<std::uint64_t>(i)));
+  });
 }
 
 /// Hands out one key after the other. Its whole state is two numbers, so a run can be resumed.

@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "minnow/core/config.hpp"
 #include "minnow/core/error.hpp"
@@ -24,6 +25,14 @@ struct Size2 {
   /// "3" for a square, "(3, 5)" otherwise.
   std::string str() const { return h == w ? text(h) : text('(', h, ", ", w, ')'); }
 };
+
+/// Throws "Conv2d: stride 0, expected 1 to 1073741824" unless both sides lie in that range: no
+/// image is larger, and sums and products of two such sides cannot overflow.
+inline void check_sides(std::string_view place, std::string_view name, Size2 size, Index least) {
+  constexpr Index most = Index{1} << 30;
+  check<ShapeError>(std::min(size.h, size.w) >= least && std::max(size.h, size.w) <= most, place,
+                    ": ", name, ' ', size, ", expected ", least, " to ", most);
+}
 
 /// Up to eight sizes, stored in place. Rank 0 is a scalar of one element.
 ///
@@ -101,5 +110,14 @@ class Shape {
   std::array<Index, max_rank> sizes_{};
   Index rank_ = 0;
 };
+
+/// True where a tensor of this shape, of elements of so many bytes, can exist. A size of 0 counts
+/// as 1: kernels multiply the sizes beside it, too.
+inline bool addressable(const Shape& shape, Index element_size) {
+  Index bytes = 4 * element_size;  // the pool rounds up, to at most twice the size
+  for (const Index size : shape)
+    if (__builtin_mul_overflow(bytes, std::max<Index>(size, 1), &bytes)) return false;
+  return true;
+}
 
 }  // namespace minnow::inline MINNOW_ABI

@@ -91,7 +91,7 @@ class Transfer {
     if (thrown_) std::rethrow_exception(thrown_);
     check<DownloadCancelled>(!cancelled_, url_, ": the download was cancelled");
     if (file_) write_failed_ = std::fclose(file_.release()) != 0 || write_failed_;
-    check_file(!write_failed_, part_, "cannot be written");
+    minnow::detail::check_file(!write_failed_, part_, "cannot be written");
     if (code == CURLE_OK) {
       if (options_.progress) options_.progress({url_, offset_ + received_, offset_ + received_});
       return Outcome::complete;
@@ -193,7 +193,7 @@ class Transfer {
   const DownloadOptions& options_;
   std::string url_, part_, range_, problem_;
   std::unique_ptr<CURL, Cleanup> curl_;
-  FileHandle file_;
+  minnow::detail::FileHandle file_;
   std::uint64_t most_, offset_ = 0, received_ = 0;  // the file's length before, and what came since
   std::chrono::steady_clock::time_point reported_{};
   bool resuming_ = false, too_long_ = false, write_failed_ = false, cancelled_ = false;
@@ -275,16 +275,16 @@ inline void download_file(const std::string& path, const std::vector<std::string
       if (outcome == Outcome::complete) {
         problem = detail::content_problem(part, bytes, crc);
         if (problem.empty()) {
-          detail::check_file(std::rename(part.c_str(), path.c_str()) == 0, path,
-                             "cannot be given its name");
+          minnow::detail::check_file(std::rename(part.c_str(), path.c_str()) == 0, path,
+                                     "cannot be given its name");
           return;
         }
         outcome = Outcome::unusable;
       }
       if (outcome == Outcome::refused) break;
       if (outcome == Outcome::unusable) {
-        detail::check_file(std::remove(part.c_str()) == 0 || errno == ENOENT, part,
-                           "cannot be removed");
+        minnow::detail::check_file(std::remove(part.c_str()) == 0 || errno == ENOENT, part,
+                                   "cannot be removed");
         // Its beginning may have been another mirror's: then once more, all from this one.
         if (!transfer.resuming()) break;
       } else if (++attempt <= options.retries) {
@@ -331,8 +331,8 @@ class Downloader {
       download_file(path, urls, file.bytes, file.crc, options_);
       if (there.empty() || there == path) continue;
       const std::string aside = there + ".bad";
-      detail::check_file(std::rename(there.c_str(), aside.c_str()) == 0, there,
-                         "holds something else and cannot be renamed");
+      minnow::detail::check_file(std::rename(there.c_str(), aside.c_str()) == 0, there,
+                                 "holds something else and cannot be renamed");
       if (options_.notice) options_.notice(text(there, ": is not ", file, "; it is now ", aside));
     }
   }

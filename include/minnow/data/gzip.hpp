@@ -3,24 +3,19 @@
 /// Files, compressed or not, read and written as a stream of bytes. The only door to zlib.
 
 #include <zlib.h>
-#if !defined(_WIN32)
-#include <sys/stat.h>
-#endif
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "minnow/core/config.hpp"
 #include "minnow/core/error.hpp"
+#include "minnow/core/file.hpp"
 
 namespace minnow::inline MINNOW_ABI::data {
 
@@ -28,88 +23,6 @@ namespace minnow::inline MINNOW_ABI::data {
 inline std::uint32_t crc32(const void* bytes, std::size_t size, std::uint32_t before = 0) {
   return static_cast<std::uint32_t>(::crc32_z(before, static_cast<const Bytef*>(bytes), size));
 }
-
-namespace detail {
-
-struct CloseFile {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-using FileHandle = std::unique_ptr<std::FILE, CloseFile>;
-
-/// Throws, with the system's reason, unless `done`.
-inline void check_file(bool done, const std::string& path, const char* failure) {
-  if (!done) throw DataError(text(path, ": ", failure, ": ", std::strerror(errno)));
-}
-
-/// A file that appears under its name only when it is complete: the bytes go to another beside it,
-/// which `commit` renames. Without a `commit` nothing remains. A link stays one and its target gets
-/// the bytes; a file that was there keeps its permissions; what is no file, such as a pipe, is
-/// written to at once.
-class PendingFile {
- public:
-  explicit PendingFile(std::string path) : path_(std::move(path)), pending_(path_) {
-#if !defined(_WIN32)
-    struct stat there {};
-    const bool replaces = ::stat(path_.c_str(), &there) == 0;
-    if (replaces && !S_ISREG(there.st_mode)) {
-      file_.reset(std::fopen(path_.c_str(), "wb"));
-      check_file(file_ != nullptr, path_, "cannot be written");
-      return;
-    }
-    struct stat link {};
-    if (replaces && ::lstat(path_.c_str(), &link) == 0 && S_ISLNK(link.st_mode)) follow_link();
-#endif
-    // A name that nobody else has: another process may be writing the same file.
-    for (int i = 0; i < 1000 && !file_; ++i) {
-      pending_ = text(path_, ".tmp", i);
-      file_.reset(std::fopen(pending_.c_str(), "wbx"));
-      if (!file_ && errno != EEXIST) break;
-    }
-    check_file(file_ != nullptr, path_, "cannot be created");
-#if !defined(_WIN32)
-    if (replaces) static_cast<void>(::fchmod(::fileno(file_.get()), there.st_mode & 0777));
-#endif
-  }
-  PendingFile(const PendingFile&) = delete;
-  PendingFile& operator=(const PendingFile&) = delete;
-  ~PendingFile() {
-    file_.reset();
-    if (!committed_ && pending_ != path_) std::remove(pending_.c_str());
-  }
-
-  void write(const void* bytes, std::size_t size) {
-    check_open();
-    check_file(std::fwrite(bytes, 1, size, file_.get()) == size, pending_, "cannot be written");
-  }
-
-  void commit() {
-    check_open();
-    check_file(std::fclose(file_.release()) == 0, pending_, "cannot be written");
-    if (pending_ != path_)
-      check_file(std::rename(pending_.c_str(), path_.c_str()) == 0, path_,
-                 "cannot be given its name");
-    committed_ = true;
-  }
-
- private:
-  void check_open() const {
-    check<DataError>(file_ != nullptr, path_, ": is complete, nothing can be written to it now");
-  }
-#if !defined(_WIN32)
-  void follow_link() {
-    const std::unique_ptr<char, decltype(&std::free)> target(::realpath(path_.c_str(), nullptr),
-                                                             &std::free);
-    check_file(target != nullptr, path_, "cannot be followed");
-    path_ = target.get();
-  }
-#endif
-
-  std::string path_, pending_;  // the same for what is written to at once
-  FileHandle file_;
-  bool committed_ = false;
-};
-
-}  // namespace detail
 
 /// Reads the content of a file: what a gzip file holds, or the bytes of any other file. Which of
 /// the two it is follows from the first bytes, not from the name. Gzip members may follow one
@@ -122,15 +35,16 @@ class GzipReader {
  public:
   explicit GzipReader(std::string path)
       : path_(std::move(path)), file_(std::fopen(path_.c_str(), "rb")) {
-    detail::check_file(file_ != nullptr, path_, "cannot be opened");
+    minnow::detail::check_file(file_ != nullptr, path_, "cannot be opened");
     fill();
     compressed_ = available_ >= 2 && input_[0] == 0x1F && input_[1] == 0x8B;
     if (!compressed_) {
       if (std::fseek(file_.get(), 0, SEEK_END) == 0) {
         const long end = std::ftell(file_.get());
         if (end >= 0) plain_size_ = static_cast<std::uint64_t>(end);
-        detail::check_file(std::fseek(file_.get(), static_cast<long>(available_), SEEK_SET) == 0,
-                           path_, "cannot be read");
+        minnow::detail::check_file(
+            std::fseek(file_.get(), static_cast<long>(available_), SEEK_SET) == 0, path_,
+            "cannot be read");
       }
       return;
     }
@@ -168,7 +82,7 @@ class GzipReader {
     used_ = 0;
     errno = 0;
     available_ = std::fread(input_.data(), 1, input_.size(), file_.get());
-    detail::check_file(std::ferror(file_.get()) == 0, path_, "cannot be read");
+    minnow::detail::check_file(std::ferror(file_.get()) == 0, path_, "cannot be read");
     return available_ > 0;
   }
 
@@ -178,7 +92,7 @@ class GzipReader {
     used_ += buffered;
     if (buffered == size) return size;
     const std::size_t rest = std::fread(out + buffered, 1, size - buffered, file_.get());
-    detail::check_file(std::ferror(file_.get()) == 0, path_, "cannot be read");
+    minnow::detail::check_file(std::ferror(file_.get()) == 0, path_, "cannot be read");
     return buffered + rest;
   }
 
@@ -220,7 +134,7 @@ class GzipReader {
   }
 
   std::string path_;
-  detail::FileHandle file_;
+  minnow::detail::FileHandle file_;
   bool compressed_ = false, inflating_ = false, finished_ = false;
   std::optional<std::uint64_t> plain_size_;
   std::uint64_t position_ = 0, offset_ = 0;  // in the content; of the input buffer in the file
@@ -279,7 +193,7 @@ class GzipWriter {
     } while (deflater_.avail_out == 0);
   }
 
-  detail::PendingFile file_;
+  minnow::detail::PendingFile file_;
   bool compress_ = false;
   z_stream deflater_{};
 };

@@ -7,7 +7,6 @@
 
 #include <bit>
 #include <cstdlib>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -96,8 +95,7 @@ inline IdxHeader read_idx_header(GzipReader& reader) {
   check<DataError>(magic[3] <= Shape::max_rank, path, ": ", int{magic[3]}, " dimensions, at most ",
                    Shape::max_rank, " are supported");
 
-  IdxHeader header{*type, {}, static_cast<std::uint64_t>(type->size)};
-  bool empty = false, fits = true;
+  IdxHeader header{*type, {}, 0};
   for (int axis = 0; axis < magic[3]; ++axis) {
     unsigned char size_bytes[4];
     got = reader.read(size_bytes, 4);
@@ -106,16 +104,11 @@ inline IdxHeader read_idx_header(GzipReader& reader) {
     std::uint64_t size = 0;
     for (const unsigned char byte : size_bytes) size = size << 8 | byte;
     header.shape.push_back(static_cast<Index>(size));
-    // An empty tensor's other dimensions must have a product as well.
-    // Tensor's limit: a quarter of what an Index counts.
-    constexpr std::uint64_t most_bytes = std::numeric_limits<Index>::max() / 4;
-    fits = fits && header.bytes <= most_bytes / std::max<std::uint64_t>(size, 1);
-    if (size == 0) empty = true;
-    if (fits && size > 0) header.bytes *= size;
   }
-  check<DataError>(fits, path, ": its header promises ", header.shape, " of ", type->name,
+  check<DataError>(addressable(header.shape, type->size), path, ": its header promises ",
+                   header.shape, " of ", type->name,
                    ", more than a computer can address; the file is damaged");
-  if (empty) header.bytes = 0;
+  header.bytes = static_cast<std::uint64_t>(header.shape.size() * type->size);
 
   if (const auto size = reader.size()) {
     const std::uint64_t expected = reader.position() + header.bytes;
@@ -225,8 +218,8 @@ inline IdxTensor read_any_idx(const std::string& path) {
 
 /// Writes `tensor` as an IDX file. The file appears under its name when it is complete.
 ///
-/// Errors: DataError where it cannot be written; ShapeError where a dimension needs more than 32
-/// bits.
+/// Errors: DataError where it cannot be written; ShapeError for an undefined tensor, or a dimension
+/// of more than 32 bits.
 template <class T>
 void write_idx(const std::string& path, const Tensor<T>& tensor,
                Compression compression = Compression::by_name) {

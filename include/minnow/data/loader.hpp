@@ -189,7 +189,7 @@ class Epoch {
   std::vector<Index> order_;
   Index position_ = 0;
 
-  std::mutex mutex_;  // guards the four below
+  std::mutex mutex_;  // guards the three below
   std::list<Batch> ready_;
   std::exception_ptr failure_;
   bool stop_ = false;
@@ -209,8 +209,9 @@ class Epoch {
 ///
 /// Epochs count from 0; each loop advances the count, and `set_epoch` resumes it.
 ///
-/// Errors: ShapeError where labels and inputs differ in number; Error where the options leave no
-/// batch, or where a transform changes the number of samples. What a transform throws arrives in
+/// Errors: ShapeError where labels and inputs differ in number; Error for a batch size below 1, a
+/// negative prefetch, an empty transform, options that leave no batch, and a transform that changes
+/// the number of samples. What a transform throws arrives in
 /// the loop, from a thread as well, and ends the epoch.
 ///
 ///     data::DataLoader loader(train, {.batch_size = 128, .shuffle = true, .drop_last = true,

@@ -88,14 +88,18 @@ template <class MapOf>
 void apply_affine(Tensor<float>& batch, float fill, const MapOf& map_of) {
   const Index c = batch.size(1), h = batch.size(2), w = batch.size(3);
   float* const images = batch.data();
-  parallel_chunks(batch.size(0), 8 * c * h * w, [&](Index begin, Index end) {
-    const Scratch<float> padded((h + 3) * (w + 3));
-    for (Index i = begin; i < end; ++i) {
+  const Chunks chunks = make_chunks(batch.size(0), 8 * c * h * w);
+  const Index workers = worker_count(chunks), padded_size = (h + 3) * (w + 3);
+  const Scratch<float> padded(workers * padded_size);
+  const auto run = [&](Index chunk, Index worker) {
+    for (Index i = chunks.begin(chunk); i < chunks.end(chunk); ++i) {
       const std::array<double, 6> m = map_of(i).inverse();
       for (Index channel = 0; channel < c; ++channel)
-        draw_affine(images + (i * c + channel) * h * w, padded.data(), h, w, m, fill);
+        draw_affine(images + (i * c + channel) * h * w, padded.data() + worker * padded_size, h, w,
+                    m, fill);
     }
-  });
+  };
+  parallel_for(chunks.count, run, workers);
 }
 
 }  // namespace detail
@@ -112,9 +116,9 @@ struct RandomAffineOptions {
 /// uniform in its range, and samples it bilinearly.
 ///
 /// The map and the ranges are those of torchvision's RandomAffine, with these differences: sampling
-/// is always bilinear, one `translate` serves both axes, shifts are not rounded to whole pixels, and
-/// `fill` blends into the image's edge as a neighbouring pixel would. `translate` 0.05 on 28 x 28
-/// pixels is up to 1.4 pixels. Put it before Normalize, where 0 is black.
+/// is always bilinear, one `translate` serves both axes, shifts are not rounded to whole pixels,
+/// and `fill` blends into the image's edge as a neighbouring pixel would. `translate` 0.05 on 28 x
+/// 28 pixels is up to 1.4 pixels. Put it before Normalize, where 0 is black.
 ///
 /// batch [N, C, H, W], changed in place; parallel over images. Errors: ShapeError for another rank;
 /// Error for a negative range, a scale that is not positive, a turn, scale or fill that is not

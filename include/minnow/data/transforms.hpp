@@ -49,13 +49,6 @@ inline void check_probability(const char* name, double probability) {
         ", expected 0 to 1");
 }
 
-/// The upper limit keeps sums of sizes from overflowing; no image is that large.
-inline void check_padding(const char* name, Size2 padding) {
-  constexpr Index most = Index{1} << 30;
-  check<ShapeError>(std::min(padding.h, padding.w) >= 0 && std::max(padding.h, padding.w) <= most,
-                    name, ": padding ", padding, ", expected 0 to ", most);
-}
-
 }  // namespace detail
 
 /// (x - mean) / deviation, with one number of each for all channels or one per channel.
@@ -101,11 +94,12 @@ class Normalize {
   std::vector<double> mean_, deviation_;
 };
 
-/// Adds a border of `fill` on all four sides.
+/// Adds a border of `fill` on all four sides. Batch [N, C, H, W] to [N, C, H + 2 padding, W + 2
+/// padding]. Errors: ShapeError for another rank, or a padding that is negative or above 2^30.
 class Pad {
  public:
   explicit Pad(Size2 padding, float fill = 0) : padding_(padding), fill_(fill) {
-    detail::check_padding("Pad", padding);
+    check_sides("Pad", "padding", padding, 0);
   }
 
   void operator()(Tensor<float>& batch, const SampleKeys& keys) const {
@@ -125,16 +119,17 @@ struct RandomCropOptions {
   float fill = 0;     ///< of the border
 };
 
-/// Cuts a window of the given size out of each image at a random place, after padding it.
+/// Cuts a window of the given size out of each image at a random place, after padding it. Batch
+/// [N, C, H, W] to [N, C, size].
 ///
-/// Errors: ShapeError where the window is larger than the padded image.
+/// Errors: ShapeError for another rank, where the window is larger than the padded image, and for a
+/// size below 1 or a padding below 0, or either above 2^30.
 class RandomCrop {
  public:
   explicit RandomCrop(Size2 size, const RandomCropOptions& options = {})
       : size_(size), options_(options) {
-    detail::check_padding("RandomCrop", options.padding);
-    check<ShapeError>(size.h >= 1 && size.w >= 1, "RandomCrop: size ", size,
-                      ", expected at least 1");
+    check_sides("RandomCrop", "padding", options.padding, 0);
+    check_sides("RandomCrop", "size", size, 1);
   }
 
   void operator()(Tensor<float>& batch, const SampleKeys& keys) const {
@@ -155,7 +150,8 @@ class RandomCrop {
   RandomCropOptions options_;
 };
 
-/// Mirrors each image left to right with the given probability.
+/// Mirrors each image of a batch [N, C, H, W] left to right with the given probability. Errors:
+/// ShapeError for another rank; Error for a probability outside of [0, 1].
 class RandomHorizontalFlip {
  public:
   explicit RandomHorizontalFlip(double probability = 0.5) : probability_(probability) {
@@ -186,8 +182,10 @@ struct RandomErasingOptions {
   float value = 0;
 };
 
-/// Overwrites a random rectangle of each image, with the given probability. An image for which ten
-/// random rectangles did not fit stays as it is.
+/// Overwrites a random rectangle of each image of a batch [N, C, H, W], with the given probability.
+/// An image for which ten random rectangles did not fit stays as it is. Errors: ShapeError for
+/// another rank; Error for a probability outside of [0, 1], and for shares or ratios that make no
+/// range.
 ///
 /// Paper: Zhong, Zheng, Kang, Li, Yang, "Random erasing data augmentation", AAAI 2020.
 class RandomErasing {

@@ -5,7 +5,7 @@
 
 #include <numbers>
 
-#include "minnow/core/simd.hpp"
+#include "minnow/core/simd_math.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 

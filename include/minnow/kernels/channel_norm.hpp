@@ -29,8 +29,8 @@ constexpr bool lies_across(Index n, Index c, Index hw) {
 }
 
 /// How the sums over a batch are cut: into blocks of images, and a block into tasks of neighbouring
-/// channels. What a task adds up is handed over as two numbers a channel: less to fetch from another
-/// core than the sums of its columns.
+/// channels. What a task adds up is handed over as two numbers a channel: less to fetch from
+/// another core than the sums of its columns.
 template <class T>
 struct BatchBlocks {
   static constexpr Index W = Pack<T>::width, most_channels = 32, packs = 4, most_cols = 1024;
@@ -46,8 +46,8 @@ struct BatchBlocks {
   Index images_in(Index b) const { return std::min(images, n - b * images); }
 
   /// Calls `task(b, first, last)` for every block and every range of channels of a task: some packs
-  /// of columns, or channels that fill 16 KB of an image, because memory is fastest where it is read
-  /// on and on.
+  /// of columns, or channels that fill 16 KB of an image, because memory is fastest where it is
+  /// read on and on.
   template <class Task>
   void for_each_task(const Task& task) const {
     const Index plane = std::max<Index>(1, hw),
@@ -115,7 +115,8 @@ void sum_channels(double* a, double* b, const BatchBlocks<T>& blocks, const Acro
 /// The two sums, by add(sum_a, sum_b, row, column, lanes), over `rows` rows of neighbouring columns
 /// of a matrix, BatchBlocks::packs packs at most.
 template <class T, class Add>
-MINNOW_INLINE void sum_packs(double* a, double* b, Index rows, Index cols, const Add& add) {
+MINNOW_INLINE void sum_columns_in_packs(double* a, double* b, Index rows, Index cols,
+                                        const Add& add) {
   using P = Pack<T>;
   constexpr Index W = P::width;
   const auto take = [&](Index first, auto packs_constant) {
@@ -242,7 +243,7 @@ void batch_moments(double* mean, double* variance, const T* x, Index n, Index c,
       d, squares, blocks,
       [&](double* to, double* to_squares, Index image, Index images, Index first, Index cols) {
         const T* from = x + image * c * hw + first;
-        detail::sum_packs<T>(
+        detail::sum_columns_in_packs<T>(
             to, to_squares, images, cols,
             [&](Pack<T>& sum, Pack<T>& sum_squares, Index row, Index col, Index lanes) {
               const Pack<T> distance = load_lanes(from + row * c * hw + col, lanes) -
@@ -289,7 +290,7 @@ void batch_gradient_sums(double* dy_sum, double* dy_xhat_sum, const T* dy, const
       dy_sum, dy_xhat_sum, blocks,
       [&](double* to, double* to_xhat, Index image, Index images, Index first, Index cols) {
         const Index at = image * c * hw + first;
-        detail::sum_packs<T>(
+        detail::sum_columns_in_packs<T>(
             to, to_xhat, images, cols,
             [&](Pack<T>& sum, Pack<T>& sum_xhat, Index row, Index col, Index lanes) {
               const Index i = at + row * c * hw + col;

@@ -13,6 +13,7 @@
 #include "minnow/kernels/conv2d_by_winograd.hpp"
 #include "minnow/kernels/conv2d_by_winograd_weight.hpp"
 #include "minnow/kernels/conv2d_depthwise.hpp"
+#include "minnow/kernels/reduce.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
@@ -96,7 +97,7 @@ Conv2dWay choose_way(const Conv2dSizes& s) {
   if (winograd_images_pay<T>(s)) return Conv2dWay::images;
   if (winograd_channels_pay<T>(s)) return Conv2dWay::winograd;
   if (channels_pay<T>(s)) return Conv2dWay::channels;
-  if (images_fill<T>(s) && lanes_pay<T>(lane_sizes(s))) return Conv2dWay::images;
+  if (images_fill<T>(s) && lanes_pay<T>(ImageSizes(s).lane)) return Conv2dWay::images;
   return Conv2dWay::planes;
 }
 
@@ -107,7 +108,7 @@ template <class T>
 Conv2dWay choose_weight_way(const Conv2dSizes& s) {
   constexpr Index W = Pack<T>::width, bytes = sizeof(T);
   const Index c = s.group_c(), packet = s.c * s.h * s.w * W * bytes;
-  const bool images = images_fill<T>(s) && lanes_pay<T>(lane_sizes(s)),
+  const bool images = images_fill<T>(s) && lanes_pay<T>(ImageSizes(s).lane),
              half = winograd_weight_pays<T>(s);
   if (images && !(half && s.c * s.k >= 4096)) {
     const bool half_dots =
@@ -204,21 +205,15 @@ void conv2d_backward_weight(T* dweight, const T* dy, const T* x, const Conv2dSiz
   }
 }
 
-/// Convolution, backward to the bias: dbias[k] = sum_{n, i, j} dy[n, k, i, j], planes in T, added
-/// up in double. dy [n, k, plane]; every element of dbias [k] is assigned. Parallel over k.
+/// Convolution, backward to the bias: dbias[k] = sum_{n, i, j} dy[n, k, i, j], added up in double.
+/// dy [n, k, plane]; every element of dbias [k] is assigned. Parallel over k.
 template <class T>
 void conv2d_backward_bias(T* dbias, const T* dy, Index n, Index k, Index plane) {
   parallel_chunks(k, n * plane, [&](Index begin, Index end) {
     for (Index channel = begin; channel < end; ++channel) {
       double total = 0;
-      for (Index i = 0; i < n; ++i) {
-        const T* from = dy + (i * k + channel) * plane;
-        Pack<T> sums = Pack<T>::zero();
-        Index p = 0;
-        for (; p + Pack<T>::width <= plane; p += Pack<T>::width) sums += Pack<T>::load(from + p);
-        if (p < plane) sums += Pack<T>::load(from + p, plane - p);
-        total += static_cast<double>(sum(sums));
-      }
+      for (Index i = 0; i < n; ++i)
+        total += detail::sum_of_row(dy + (i * k + channel) * plane, plane);
       dbias[channel] = static_cast<T>(total);
     }
   });

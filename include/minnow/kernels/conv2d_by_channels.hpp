@@ -11,6 +11,7 @@
 
 #include "minnow/core/simd_lanes.hpp"
 #include "minnow/kernels/conv2d_staging.hpp"
+#include "minnow/kernels/items.hpp"
 #include "minnow/kernels/lanes.hpp"
 #include "minnow/kernels/streaming.hpp"
 
@@ -202,14 +203,13 @@ void forward_by_channels(T* y, const T* x, const T* weight, const T* bias,
   const Conv2dSizes s = with_long_rows<T>(sizes);
   const Index oh = s.oh(), ow = s.ow(), terms = s.terms(), channels = s.group_c();
   if (s.n * s.k * oh * ow == 0) return;
-  const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, s.stride.h);
-  const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
-  const Index pitch = ow + reach_w, phases = s.stride.h * s.stride.w;
+  const Size2 reach = s.reach();
+  const Index pitch = ow + reach.w, phases = s.phases();
   const Pieces pieces =
-      make_pieces(s.n, oh, pitch, reach_h, piece_positions<T>(channels * phases, 192));
+      make_pieces(s.n, oh, pitch, reach.h, piece_positions<T>(channels * phases, 192));
   // A kernel of one tap reads x where it is, others a staged copy.
   const bool in_place = is_flat(s);
-  const Index piece_flat = in_place ? s.h * s.w : pieces.images * (pieces.rows + reach_h) * pitch;
+  const Index piece_flat = in_place ? s.h * s.w : pieces.images * (pieces.rows + reach.h) * pitch;
 
   const ChannelItems items(pieces.count(), s.groups, s.group_k(), W);
   const Scratch<Index> offset(terms);
@@ -226,11 +226,11 @@ void forward_by_channels(T* y, const T* x, const T* weight, const T* bias,
     const T* from = x + (piece.image * s.c + group * channels) * s.h * s.w;
     for (Index c = 0; c < channels && !in_place; ++c)
       stage_phases(staged + c * phases * piece_flat, piece_flat, from + c * s.h * s.w, s, piece,
-                   reach_h, pitch);
+                   reach.h, pitch);
     const PositionRows at{.images = piece.images,
                           .rows = piece.rows,
                           .cols = ow,
-                          .x_image = in_place ? s.c * piece_flat : (piece.rows + reach_h) * pitch,
+                          .x_image = in_place ? s.c * piece_flat : (piece.rows + reach.h) * pitch,
                           .x_row = pitch,
                           .y_image = s.k * oh * ow,
                           .y_row = ow,
@@ -253,12 +253,11 @@ void backward_data_by_channels(T* dx, const T* dy, const T* weight, const Conv2d
   const Conv2dSizes s = with_long_rows<T>(sizes);
   const Index oh = s.oh(), ow = s.ow(), channels = s.group_k(), taps = s.taps();
   if (s.n * s.c * s.h * s.w == 0) return;
-  const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, 1);
-  const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, 1);
-  const Index pitch = s.w + reach_w, terms = channels * taps;
-  const Pieces pieces = make_pieces(s.n, s.h, pitch, reach_h, piece_positions<T>(channels, 192));
+  const Size2 reach = s.reach();
+  const Index pitch = s.w + reach.w, terms = channels * taps;
+  const Pieces pieces = make_pieces(s.n, s.h, pitch, reach.h, piece_positions<T>(channels, 192));
   const bool in_place = is_flat(s);
-  const Index piece_flat = in_place ? s.h * s.w : pieces.images * (pieces.rows + reach_h) * pitch;
+  const Index piece_flat = in_place ? s.h * s.w : pieces.images * (pieces.rows + reach.h) * pitch;
 
   const ChannelItems items(pieces.count(), s.groups, s.group_c(), W);
   const Scratch<Index> offset(terms);
@@ -266,7 +265,7 @@ void backward_data_by_channels(T* dx, const T* dy, const T* weight, const Conv2d
     for (Index a = 0; a < s.kernel.h; ++a)
       for (Index b = 0; b < s.kernel.w; ++b, ++r)
         offset.data()[r] =
-            k * piece_flat + (reach_h - a * s.dilation.h) * pitch + reach_w - b * s.dilation.w;
+            k * piece_flat + (reach.h - a * s.dilation.h) * pitch + reach.w - b * s.dilation.w;
   const Scratch<T> packed(s.groups * items.packs * W * terms), shift(items.packs * W);
   std::fill_n(shift.data(), items.packs * W, T(0));
   parallel_chunks(s.groups * channels, items.packs * W * taps, [&](Index begin, Index end) {
@@ -283,13 +282,13 @@ void backward_data_by_channels(T* dx, const T* dy, const T* weight, const Conv2d
   for_each_item<T>(items.count(), cost, staged_size, 0, [&](Index item, T* staged) {
     const auto [index, group, first, last] = items.at(item);
     const Piece piece = pieces.at(index);
-    const Index plane = (piece.rows + reach_h) * pitch;
+    const Index plane = (piece.rows + reach.h) * pitch;
     const T* from = dy + (piece.image * s.k + group * channels) * oh * ow;
     for (Index k = 0; k < channels && !in_place; ++k)
       for (Index i = 0; i < piece.images; ++i)
         stage_plane(staged + k * piece_flat + i * plane, from + (i * s.k + k) * oh * ow, oh, ow,
-                    s.padding.h + piece.row - reach_h, 1, piece.rows + reach_h,
-                    s.padding.w - reach_w, 1, pitch);
+                    s.padding.h + piece.row - reach.h, 1, piece.rows + reach.h,
+                    s.padding.w - reach.w, 1, pitch);
     const PositionRows at{.images = piece.images,
                           .rows = piece.rows,
                           .cols = s.w,

@@ -54,12 +54,11 @@ template <class T>
 void backward_weight_by_channels(T* dweight, const T* dy, const T* x, const Conv2dSizes& s) {
   const Index oh = s.oh(), ow = s.ow(), channels = s.group_c(), taps = s.taps();
   const Index weights = s.k * channels * taps;
-  const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, s.stride.h);
-  const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
-  const Index pitch = ow + reach_w, phases = s.stride.h * s.stride.w;
-  const auto pieces = make_pieces(std::max<Index>(1, s.n), oh, pitch, reach_h,
+  const Size2 reach = s.reach();
+  const Index pitch = ow + reach.w, phases = s.phases();
+  const auto pieces = make_pieces(std::max<Index>(1, s.n), oh, pitch, reach.h,
                                   piece_positions<T>(2 * channels * phases + s.group_k(), 256));
-  const Index piece_flat = pieces.images * (pieces.rows + reach_h) * pitch;
+  const Index piece_flat = pieces.images * (pieces.rows + reach.h) * pitch;
   const Index piece_terms = pieces.images * pieces.rows * ow;
   const TileRows rows{s.group_k()};
   const bool in_place = is_flat(s);
@@ -82,7 +81,7 @@ void backward_weight_by_channels(T* dweight, const T* dy, const T* x, const Conv
     std::fill_n(turned + turned_size - tile_cols<T>, tile_cols<T>, T(0));
     for (Index index = chunks.begin(chunk); index < chunks.end(chunk); ++index) {
       const Piece piece = pieces.at(index);
-      const Index plane = (piece.rows + reach_h) * pitch, terms = piece.images * piece.rows * ow;
+      const Index plane = (piece.rows + reach.h) * pitch, terms = piece.images * piece.rows * ow;
       for (Index i = 0, r = 0; i < piece.images; ++i)
         for (Index line = 0; line < piece.rows; ++line)
           for (Index j = 0; j < ow; ++j, ++r) offset[r] = (i * plane + line * pitch + j) * channels;
@@ -93,7 +92,7 @@ void backward_weight_by_channels(T* dweight, const T* dy, const T* x, const Conv
                plane, s.h * s.w);
         for (Index c = 0; c < channels && !in_place; ++c)
           stage_phases(planes + c * piece_flat, planes_size, from + c * s.h * s.w, s, piece,
-                       reach_h, pitch);
+                       reach.h, pitch);
         for (Index phase = 0; phase < phases && !in_place; ++phase)
           turn(turned + phase * piece_flat * channels, planes + phase * planes_size, channels,
                piece.images * plane, piece_flat);

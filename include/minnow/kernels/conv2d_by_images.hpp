@@ -14,9 +14,20 @@ namespace minnow::inline MINNOW_ABI::kernels::detail {
 inline bool fits_lanes(const Conv2dSizes& s) {
   return s.groups == 1 && s.stride == Size2(1) && s.dilation == Size2(1);
 }
-inline LaneConv2dSizes lane_sizes(const Conv2dSizes& s) {
-  return {s.c, s.h + 2 * s.padding.h, s.w + 2 * s.padding.w, s.k, s.kernel};
-}
+
+/// How many numbers a lane holds of x, y, x with its padding, and dy with the columns of space that
+/// the backward reads; the last two are 0 where there is neither.
+struct ImageSizes {
+  LaneConv2dSizes lane;
+  Index x, y, padded, bordered;
+
+  explicit ImageSizes(const Conv2dSizes& s)
+      : lane{s.c, s.h + 2 * s.padding.h, s.w + 2 * s.padding.w, s.k, s.kernel},
+        x(s.c * s.h * s.w),
+        y(s.k * lane.oh() * lane.ow()),
+        padded(s.padding == Size2(0) ? 0 : lane.c * lane.h * lane.w),
+        bordered(s.kernel.w == 1 ? 0 : s.k * lane.oh() * lane.bordered_w()) {}
+};
 
 /// The packets of a batch, and memory for each thread to hold some of one.
 template <class T>
@@ -52,76 +63,69 @@ class Packets {
 template <class T>
 void forward_by_images(T* y, const T* x, const T* weight, const T* bias, const Conv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
-  const LaneConv2dSizes lane = lane_sizes(s);
-  const Index x_size = s.c * s.h * s.w, y_size = s.k * lane.oh() * lane.ow();
-  if (s.n * y_size == 0) return;
-  const bool padded = s.padding != Size2(0);
-  const Index padded_size = padded ? lane.c * lane.h * lane.w : 0;
-  const LaneConv2d<T> convolution(lane);
+  const ImageSizes size(s);
+  if (s.n * size.y == 0) return;
+  const LaneConv2d<T> convolution(size.lane);
   const Scratch<T> packed(convolution.forward_weights());
   convolution.pack_forward(packed.data(), weight);
-  const Packets<T> packets(s.n, (x_size + padded_size + y_size) * lanes + convolution.memory());
+  const Packets<T> packets(s.n, (size.x + size.padded + size.y) * lanes + convolution.memory());
   packets.for_each([&](Index, Index first, Index images, T* memory) {
-    T *in = memory, *bordered = in + x_size * lanes, *out = bordered + padded_size * lanes;
-    interleave(in, x + first * x_size, images, x_size);
-    if (padded) add_border(bordered, in, s.c, s.h, s.w, s.padding, lanes);
-    convolution.forward(out, padded ? bordered : in, packed.data(), {.bias = bias},
-                        out + y_size * lanes);
-    separate(y + first * y_size, out, images, y_size);
+    T *in = memory, *padded = in + size.x * lanes, *out = padded + size.padded * lanes;
+    interleave(in, x + first * size.x, images, size.x);
+    if (size.padded > 0) add_border(padded, in, s.c, s.h, s.w, s.padding, lanes);
+    convolution.forward(out, size.padded > 0 ? padded : in, packed.data(), {.bias = bias},
+                        out + size.y * lanes);
+    separate(y + first * size.y, out, images, size.y);
   });
 }
 
 template <class T>
 void backward_data_by_images(T* dx, const T* dy, const T* weight, const Conv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
-  const LaneConv2dSizes lane = lane_sizes(s);
-  const Index x_size = s.c * s.h * s.w, y_size = s.k * lane.oh() * lane.ow();
-  if (s.n * x_size == 0) return;
-  const bool padded = s.padding != Size2(0), bordered = s.kernel.w > 1;
-  const Index padded_size = padded ? lane.c * lane.h * lane.w : 0;
-  const Index bordered_size = bordered ? s.k * lane.oh() * lane.bordered_w() : 0;
-  const LaneConv2d<T> convolution(lane);
+  const ImageSizes size(s);
+  if (s.n * size.x == 0) return;
+  const LaneConv2d<T> convolution(size.lane);
   const Scratch<T> packed(convolution.backward_weights());
   convolution.pack_backward(packed.data(), weight);
   const Packets<T> packets(
-      s.n, (x_size + padded_size + y_size + bordered_size) * lanes + convolution.memory());
+      s.n, (size.x + size.padded + size.y + size.bordered) * lanes + convolution.memory());
   packets.for_each([&](Index, Index first, Index images, T* memory) {
-    T *in = memory, *wide = in + y_size * lanes, *out = wide + bordered_size * lanes,
-      *large = out + x_size * lanes;
-    interleave(in, dy + first * y_size, images, y_size);
-    if (bordered) add_border(wide, in, s.k, lane.oh(), lane.ow(), Size2(0, s.kernel.w - 1), lanes);
-    convolution.backward_data(padded ? large : out, bordered ? wide : in, packed.data(), false,
-                              large + padded_size * lanes);
-    if (padded) cut_border(out, large, s.c, s.h, s.w, s.padding, lanes);
-    separate(dx + first * x_size, out, images, x_size);
+    T *in = memory, *bordered = in + size.y * lanes, *out = bordered + size.bordered * lanes,
+      *padded = out + size.x * lanes;
+    interleave(in, dy + first * size.y, images, size.y);
+    if (size.bordered > 0)
+      add_border(bordered, in, s.k, size.lane.oh(), size.lane.ow(), Size2(0, s.kernel.w - 1),
+                 lanes);
+    convolution.backward_data(size.padded > 0 ? padded : out, size.bordered > 0 ? bordered : in,
+                              packed.data(), false, padded + size.padded * lanes);
+    if (size.padded > 0) cut_border(out, padded, s.c, s.h, s.w, s.padding, lanes);
+    separate(dx + first * size.x, out, images, size.x);
   });
 }
 
 template <class T>
 void backward_weight_by_images(T* dweight, const T* dy, const T* x, const Conv2dSizes& s) {
   constexpr Index lanes = Pack<T>::width;
-  const LaneConv2dSizes lane = lane_sizes(s);
-  const Index x_size = s.c * s.h * s.w, y_size = s.k * lane.oh() * lane.ow();
-  const Index weights = s.k * lane.terms();
-  const bool padded = s.padding != Size2(0), bordered = s.kernel.w > 1;
-  const Index padded_size = padded ? lane.c * lane.h * lane.w : 0;
-  const Index bordered_size = bordered ? s.k * lane.oh() * lane.bordered_w() : 0;
-  const LaneConv2d<T> convolution(lane);
+  const ImageSizes size(s);
+  const Index weights = size.lane.weights();
+  const LaneConv2d<T> convolution(size.lane);
   const Packets<T> packets(
-      s.n, (x_size + padded_size + y_size + bordered_size) * lanes + convolution.memory());
+      s.n, (size.x + size.padded + size.y + size.bordered) * lanes + convolution.memory());
   const Scratch<T> partial(packets.count() * weights);
   packets.for_each([&](Index packet, Index first, Index images, T* memory) {
-    T *in = memory, *large = in + x_size * lanes, *gradient = large + padded_size * lanes,
-      *wide = gradient + y_size * lanes;
-    interleave(in, x + first * x_size, images, x_size);
-    if (padded) add_border(large, in, s.c, s.h, s.w, s.padding, lanes);
-    interleave(gradient, dy + first * y_size, images, y_size);
-    if (bordered)
-      add_border(wide, gradient, s.k, lane.oh(), lane.ow(), Size2(0, s.kernel.w - 1), lanes);
-    convolution.backward_weight(partial.data() + packet * weights, bordered ? wide : gradient,
-                                padded ? large : in, wide + bordered_size * lanes);
+    T *in = memory, *padded = in + size.x * lanes, *gradient = padded + size.padded * lanes,
+      *bordered = gradient + size.y * lanes;
+    interleave(in, x + first * size.x, images, size.x);
+    if (size.padded > 0) add_border(padded, in, s.c, s.h, s.w, s.padding, lanes);
+    interleave(gradient, dy + first * size.y, images, size.y);
+    if (size.bordered > 0)
+      add_border(bordered, gradient, s.k, size.lane.oh(), size.lane.ow(), Size2(0, s.kernel.w - 1),
+                 lanes);
+    convolution.backward_weight(partial.data() + packet * weights,
+                                size.bordered > 0 ? bordered : gradient,
+                                size.padded > 0 ? padded : in, bordered + size.bordered * lanes);
   });
-  merge_partials(dweight, partial.data(), packets.count(), s.k, lane.terms());
+  merge_partials(dweight, partial.data(), packets.count(), s.k, size.lane.terms());
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels::detail

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "minnow/kernels/conv2d_staging.hpp"
+#include "minnow/kernels/items.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
@@ -13,12 +14,11 @@ template <class T>
 void forward_by_planes(T* y, const T* x, const T* weight, const T* bias, const Conv2dSizes& s) {
   const Index oh = s.oh(), ow = s.ow(), terms = s.terms(), channels = s.group_c();
   if (s.n * s.k * oh * ow == 0) return;
-  const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, s.stride.h);
-  const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
-  const Index pitch = ow + reach_w, phases = s.stride.h * s.stride.w;
-  const auto pieces = make_pieces(s.n, oh, pitch, reach_h,
+  const Size2 reach = s.reach();
+  const Index pitch = ow + reach.w, phases = s.phases();
+  const auto pieces = make_pieces(s.n, oh, pitch, reach.h,
                                   piece_positions<T>(channels * phases + s.group_k(), 192));
-  const Index piece_plane = (pieces.rows + reach_h) * pitch,
+  const Index piece_plane = (pieces.rows + reach.h) * pitch,
               piece_flat = pieces.images * piece_plane;
 
   Scratch<Index> offset(terms);
@@ -40,10 +40,10 @@ void forward_by_planes(T* y, const T* x, const T* weight, const T* bias, const C
     T* sums = staged + staged_size;
     const Index group = item % s.groups;
     const Piece piece = pieces.at(item / s.groups);
-    const Index plane = (piece.rows + reach_h) * pitch;
+    const Index plane = (piece.rows + reach.h) * pitch;
     for (Index c = 0; c < channels; ++c)
       stage_phases(staged + c * phases * piece_flat, piece_flat,
-                   x + (piece.image * s.c + group * channels + c) * s.h * s.w, s, piece, reach_h,
+                   x + (piece.image * s.c + group * channels + c) * s.h * s.w, s, piece, reach.h,
                    pitch);
     const Index flat = (piece.images - 1) * plane + (piece.rows - 1) * pitch + ow;
     Ahead ahead;
@@ -104,21 +104,20 @@ template <class T>
 void backward_data_by_planes(T* dx, const T* dy, const T* weight, const Conv2dSizes& s) {
   const Index oh = s.oh(), ow = s.ow(), channels = s.group_k();
   if (s.n * s.c * s.h * s.w == 0) return;
-  const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, s.stride.h);
-  const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
+  const Size2 reach = s.reach();
   const TileRows rows{s.group_c()};
   Scratch<Index> offset(channels * s.taps());
   Scratch<T> packed(s.groups * s.group_c() * channels * s.taps());
   // Columns of all phases are summed from the same staged rows.
-  const Index first_col = s.padding.w / s.stride.w - reach_w;
-  const Index width = (s.w - 1) / s.stride.w + 1, pitch = width + reach_w + 1;
+  const Index first_col = s.padding.w / s.stride.w - reach.w;
+  const Index width = (s.w - 1) / s.stride.w + 1, pitch = width + reach.w + 1;
 
   for (Index of_h = 0; of_h < s.stride.h; ++of_h) {
     const InputPhase phase_h(of_h, s.h, s.stride.h, s.padding.h);
     if (phase_h.count == 0) continue;
-    const auto pieces = make_pieces(s.n, phase_h.count, pitch, reach_h,
+    const auto pieces = make_pieces(s.n, phase_h.count, pitch, reach.h,
                                     piece_positions<T>(channels + s.stride.w * s.group_c(), 192));
-    const Index piece_flat = pieces.images * (pieces.rows + reach_h) * pitch;
+    const Index piece_flat = pieces.images * (pieces.rows + reach.h) * pitch;
 
     // The terms of each phase of the columns, one after the other.
     Scratch<Index> begin(s.stride.w + 1);
@@ -137,7 +136,7 @@ void backward_data_by_planes(T* dx, const T* dy, const T* weight, const Conv2dSi
       for (Index k = 0; k < channels; ++k)
         for_taps([&](Index, Index down, Index right) {
           offset.data()[terms++] =
-              k * piece_flat + (reach_h - down) * pitch + phase_w.skip - first_col - right;
+              k * piece_flat + (reach.h - down) * pitch + phase_w.skip - first_col - right;
         });
       begin.data()[of_w + 1] = terms;
       for (Index g = 0; g < s.groups; ++g)
@@ -158,14 +157,14 @@ void backward_data_by_planes(T* dx, const T* dy, const T* weight, const Conv2dSi
       T* sums = staged + staged_size;
       const Index group = item % s.groups;
       const Piece piece = pieces.at(item / s.groups);
-      const Index plane = (piece.rows + reach_h) * pitch;
+      const Index plane = (piece.rows + reach.h) * pitch;
       const Index flat = (piece.images - 1) * plane + (piece.rows - 1) * pitch + width;
       if (all_terms > 0)
         for (Index k = 0; k < channels; ++k)
           for (Index i = 0; i < piece.images; ++i)
             stage_plane(staged + k * piece_flat + i * plane,
                         dy + ((piece.image + i) * s.k + group * channels + k) * oh * ow, oh, ow,
-                        phase_h.skip + piece.row - reach_h, 1, piece.rows + reach_h, first_col, 1,
+                        phase_h.skip + piece.row - reach.h, 1, piece.rows + reach.h, first_col, 1,
                         pitch);
       Ahead ahead;
       ahead.add(dy + group * channels * oh * ow, pieces, piece.index, s.k, channels, oh * ow, ow);
@@ -199,12 +198,11 @@ template <class T>
 void backward_weight_by_planes(T* dweight, const T* dy, const T* x, const Conv2dSizes& s) {
   const Index oh = s.oh(), ow = s.ow(), terms = s.terms(), channels = s.group_c();
   const Index weights = s.k * terms;
-  const Index reach_h = tap_reach(s.kernel.h, s.dilation.h, s.stride.h);
-  const Index reach_w = tap_reach(s.kernel.w, s.dilation.w, s.stride.w);
-  const Index pitch = ow + reach_w, phases = s.stride.h * s.stride.w;
-  const auto pieces = make_pieces(std::max<Index>(1, s.n), oh, pitch, reach_h,
+  const Size2 reach = s.reach();
+  const Index pitch = ow + reach.w, phases = s.phases();
+  const auto pieces = make_pieces(std::max<Index>(1, s.n), oh, pitch, reach.h,
                                   piece_positions<T>(channels * phases + s.group_k(), 2048));
-  const Index piece_flat = pieces.images * (pieces.rows + reach_h) * pitch + Pack<T>::width;
+  const Index piece_flat = pieces.images * (pieces.rows + reach.h) * pitch + Pack<T>::width;
 
   Scratch<Index> offset(terms);
   term_offsets(offset.data(), s, piece_flat, pitch);
@@ -223,11 +221,11 @@ void backward_weight_by_planes(T* dweight, const T* dy, const T* x, const Conv2d
     std::fill_n(staged, staged_size, T(0));
     for (Index index = chunks.begin(chunk); index < chunks.end(chunk); ++index) {
       const Piece piece = pieces.at(index);
-      const Index plane = (piece.rows + reach_h) * pitch, flat = piece.images * plane;
+      const Index plane = (piece.rows + reach.h) * pitch, flat = piece.images * plane;
       for (Index g = 0; g < s.groups; ++g) {
         for (Index c = 0; c < channels; ++c)
           stage_phases(staged + c * phases * piece_flat, piece_flat,
-                       x + (piece.image * s.c + g * channels + c) * s.h * s.w, s, piece, reach_h,
+                       x + (piece.image * s.c + g * channels + c) * s.h * s.w, s, piece, reach.h,
                        pitch);
         for (Index k = 0; k < s.group_k(); ++k) {
           // Zero in the rows and columns that belong to no output, so that x does not count there.
@@ -235,7 +233,7 @@ void backward_weight_by_planes(T* dweight, const T* dy, const T* x, const Conv2d
             stage_plane(
                 staged_dy + k * piece_flat + i * plane,
                 dy + (((piece.image + i) * s.k + g * s.group_k() + k) * oh + piece.row) * ow,
-                piece.rows, ow, 0, 1, piece.rows + reach_h, 0, 1, pitch);
+                piece.rows, ow, 0, 1, piece.rows + reach.h, 0, 1, pitch);
           std::fill_n(staged_dy + k * piece_flat + flat, Pack<T>::width, T(0));
         }
         dots_block(sums + g * s.group_k() * terms, terms, staged_dy, piece_flat, staged,

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "minnow/kernels/conv2d_by_channels.hpp"
+#include "minnow/kernels/items.hpp"
 #include "minnow/kernels/streaming.hpp"
 #include "minnow/kernels/winograd.hpp"
 
@@ -29,7 +30,7 @@ struct WinogradTiles {
 
   Conv2dSizes sizes;
   Index cols = winograd_tiles(sizes.ow());  ///< tiles of a row
-  Index reach = tap_reach(sizes.kernel.h, sizes.dilation.h, 1);
+  Index reach = sizes.reach().h;
   Pieces pieces = make_pieces(sizes.n, sizes.oh(), cols, reach,
                               piece_positions<T>(winograd_values* sizes.group_c(), 64));
   Index packs = (sizes.group_k() + W - 1) / W;  ///< of output channels of a group

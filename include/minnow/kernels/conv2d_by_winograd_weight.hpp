@@ -24,7 +24,7 @@ struct WinogradWeightTiles {
 
   Conv2dSizes sizes;
   Index cols = winograd_tiles(sizes.ow());  ///< tiles of a row
-  Index reach = tap_reach(sizes.kernel.h, sizes.dilation.h, 1);
+  Index reach = sizes.reach().h;
   /// Numbers of the sums of a group.
   Index sums = winograd_values * sizes.kernel.h * sizes.group_k() * sizes.group_c();
   /// Sums that are too many for the second-level cache are fetched for many terms at a time.
@@ -109,7 +109,7 @@ void backward_weight_by_winograd(T* dweight, const T* dy, const T* x, const Conv
   const WinogradWeightTiles<T> tiles{s};
   const Index channels = s.group_c(), height = s.kernel.h, cols = tiles.cols;
   // The sums lie [group][row of the kernel][k][value][c].
-  const Index size = winograd_values * channels, sums_size = height * s.k * size;
+  const Index size = winograd_values * channels, sums_size = s.groups * tiles.sums;
   const Pieces& pieces = tiles.pieces;
   const Chunks chunks = make_chunks(s.n == 0 ? 0 : pieces.count(), sums_size * tiles.terms(),
                                     most_partials(sums_size));

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "minnow/kernels/conv2d_staging.hpp"
+#include "minnow/kernels/items.hpp"
 #include "minnow/kernels/lanes.hpp"
 #include "minnow/kernels/reduce.hpp"
 #include "minnow/kernels/streaming.hpp"

@@ -35,6 +35,12 @@ struct Conv2dSizes {
   Index taps() const { return kernel.h * kernel.w; }
   /// Terms of the sum that makes one output.
   Index terms() const { return group_c() * taps(); }
+  /// Rows and columns that lie a multiple of the stride apart are a phase.
+  Index phases() const { return stride.h * stride.w; }
+  /// The largest distance of any tap within its phase: how far a band reaches beyond its own rows.
+  Size2 reach() const {
+    return {(kernel.h - 1) * dilation.h / stride.h, (kernel.w - 1) * dilation.w / stride.w};
+  }
 };
 
 namespace detail {
@@ -65,10 +71,6 @@ struct Tap {
 };
 inline Tap tap_of(Index k, Index dilation, Index stride) {
   return {k * dilation % stride, k * dilation / stride};
-}
-/// The largest distance of any tap: how far a band reaches beyond its own rows.
-inline Index tap_reach(Index kernel, Index dilation, Index stride) {
-  return (kernel - 1) * dilation / stride;
 }
 
 /// True if some tap reads this phase.
@@ -166,22 +168,6 @@ inline void term_offsets(Index* offset, const Conv2dSizes& s, Index piece_flat, 
         const Index phase = (c * s.stride.h + th.phase) * s.stride.w + tw.phase;
         *offset++ = phase * piece_flat + th.distance * pitch + tw.distance;
       }
-}
-
-/// Calls f(item, memory) for every item, spread over the threads; `memory` holds `size` numbers,
-/// the first `zeros` of them zero to begin with, and is used by one item after the other. `cost` is
-/// that of an item.
-template <class T, class F>
-void for_each_item(Index items, Index cost, Index size, Index zeros, const F& f) {
-  const Chunks chunks = make_chunks(items, cost);
-  const Index workers = worker_count(chunks);
-  const Scratch<T> scratch(workers * size);
-  const auto run = [&](Index chunk, Index worker) {
-    T* memory = scratch.data() + worker * size;
-    std::fill_n(memory, zeros, T(0));
-    for (Index item = chunks.begin(chunk); item < chunks.end(chunk); ++item) f(item, memory);
-  };
-  parallel_for(chunks.count, run, workers);
 }
 
 /// What the next piece will read: asked for little by little while this one is computed, so that

@@ -142,7 +142,10 @@ template <class T>
 void gemm(T* c, const T* a, const T* b, Index m, Index n, Index k, bool transpose_a = false,
           bool transpose_b = false) {
   if (m == 0 || n == 0) return;
-  if (k == 0) return std::fill_n(c, m * n, T(0)), void();
+  if (k == 0) {
+    std::fill_n(c, m * n, T(0));
+    return;
+  }
   if (m == 1) return detail::vector_times_matrix(c, a, b, n, k, transpose_b);
   if (n == 1) return detail::vector_times_matrix(c, b, a, m, k, !transpose_a);
   if (k == 1) return detail::outer_product(c, a, b, m, n);

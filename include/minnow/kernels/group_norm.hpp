@@ -72,9 +72,9 @@ bool normalize_small_groups(T* y, T* mean, T* rstd, const T* x, const T* gamma, 
   return true;
 }
 
-/// group_norm_backward for groups below a pack, which are rows in lanes: gamma, and the sums for its
-/// gradient, lie as the rows of a block do, which are whole images. Returns false where they do not
-/// fit.
+/// group_norm_backward for groups below a pack, which are rows in lanes: gamma, and the sums for
+/// its gradient, lie as the rows of a block do, which are whole images. Returns false where they do
+/// not fit.
 template <class T>
 bool gradient_small_groups(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                            const T* rstd, const T* gamma, Index n, Index c, Index hw,

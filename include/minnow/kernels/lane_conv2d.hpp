@@ -95,7 +95,7 @@ class LaneConv2d {
         winograd_backward_(by_winograd(backward_sizes())),
         winograd_weight_(winograd_forward_ && winograd_dots_pay(forward_sizes())),
         offsets_(2 * sizes.terms() + sizes.k * sizes.taps()) {
-    lane_conv2d_terms(terms(), sizes, lanes);
+    lane_conv2d_terms(term_offsets(), sizes, lanes);
     if (winograd_forward_) winograd_offsets<T>(forward_offsets(), forward_sizes());
     if (winograd_backward_)
       winograd_offsets<T>(backward_offsets(), backward_sizes());
@@ -154,8 +154,8 @@ class LaneConv2d {
       const Index k = tiles.begin(t);
       for (Index i = 0; i < rows; ++i)
         tile_row(y + k * plane + i * cols * lanes, plane, packed + k * sizes_.terms(),
-                 x + i * sizes_.w * lanes, terms(), sizes_.terms(), tiles.height(t), cols * lanes,
-                 {.bias = ends.bias ? ends.bias + k : nullptr, .relu = ends.relu});
+                 x + i * sizes_.w * lanes, term_offsets(), sizes_.terms(), tiles.height(t),
+                 cols * lanes, {.bias = ends.bias ? ends.bias + k : nullptr, .relu = ends.relu});
     }
   }
 
@@ -199,8 +199,8 @@ class LaneConv2d {
                           .x_pitch = sizes_.w * lanes};
     std::fill_n(dweight, sizes_.weights(), T(0));
     dots_block(dweight, sizes_.terms(), dy + (sizes_.kernel.w - 1) * lanes,
-               sizes_.oh() * sizes_.bordered_w() * lanes, x, terms(), sizes_.k, sizes_.terms(),
-               range);
+               sizes_.oh() * sizes_.bordered_w() * lanes, x, term_offsets(), sizes_.k,
+               sizes_.terms(), range);
   }
 
  private:
@@ -220,9 +220,11 @@ class LaneConv2d {
   bool flat() const { return sizes_.kernel == Size2(1); }
 
   /// Where each term (c, a, b) reads in x.
-  Index* terms() const { return offsets_.data(); }
-  Index* forward_offsets() const { return terms() + (winograd_forward_ ? sizes_.terms() : 0); }
-  Index* backward_offsets() const { return terms() + 2 * sizes_.terms(); }
+  Index* term_offsets() const { return offsets_.data(); }
+  Index* forward_offsets() const {
+    return term_offsets() + (winograd_forward_ ? sizes_.terms() : 0);
+  }
+  Index* backward_offsets() const { return term_offsets() + 2 * sizes_.terms(); }
 
   /// Where each term (a, k, b) reads in the bordered dy.
   void make_backward_terms(Index* offset) const {

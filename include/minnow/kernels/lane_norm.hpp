@@ -67,23 +67,28 @@ void lane_moments(Pack<T>& mean, Pack<T>& m2, const T* x, Index count) {
   }
 }
 
-/// mean, rstd [runs][lane] of every run of a packet z [positions][lane], each lane by itself.
+/// mean, rstd [runs][lane] of every run of a packet z [positions][lane], each lane by itself. rstd
+/// is 0 in lanes without an image, from `images` on: with an eps of 0 their constants would make it
+/// infinite, and sums over lanes NaN.
 template <class T>
-void lane_run_moments(T* mean, T* rstd, const T* z, const LaneNormSizes& s, double eps) {
+void lane_run_moments(T* mean, T* rstd, const T* z, const LaneNormSizes& s, double eps,
+                      Index images) {
   using V = Pack<T>;
   constexpr Index lanes = V::width;
-  const V count(T(1) / static_cast<T>(s.run)), epsilon(static_cast<T>(eps));
+  const V per_position(T(1) / static_cast<T>(s.run)), epsilon(static_cast<T>(eps));
   V overflow = V::zero();  // NaN where squares have overflown
   for (Index r = 0; r < s.runs(); ++r) {
     V m, m2;
     lane_moments(m, m2, z + r * s.run * lanes, s.run);
     overflow += m2 - m2;
     m.store(mean + r * lanes);
-    (V(T(1)) / sqrt(fma(m2, count, epsilon))).store(rstd + r * lanes);
+    V deviation = V(T(1)) / sqrt(fma(m2, per_position, epsilon));
+    if (images < lanes) deviation = deviation.first(images);
+    deviation.store(rstd + r * lanes);
   }
   if (sum(overflow) == T(0)) return;
   for (Index r = 0; r < s.runs(); ++r)
-    for (Index j = 0; j < lanes; ++j) {
+    for (Index j = 0; j < images; ++j) {
       const Moments exact = detail::wide_moments(z + r * s.run * lanes + j, 1, s.run, lanes);
       mean[r * lanes + j] = static_cast<T>(exact.mean);
       rstd[r * lanes + j] = static_cast<T>(1 / std::sqrt(exact.variance() + eps));
@@ -234,7 +239,7 @@ void lane_norm_sums(T* dgamma, T* dbeta, T* mean_g, T* mean_gx, LaneReluBackward
                     const LaneNormSizes& s) {
   using V = Pack<T>;
   constexpr Index lanes = V::width, ahead = 32 * lanes;
-  const V count(T(1) / static_cast<T>(s.run));
+  const V per_position(T(1) / static_cast<T>(s.run));
   std::fill_n(dgamma, s.affine_size() * lanes, T(0));
   std::fill_n(dbeta, s.affine_size() * lanes, T(0));
   for (Index r = 0; r < s.runs(); ++r) {
@@ -280,8 +285,8 @@ void lane_norm_sums(T* dgamma, T* dbeta, T* mean_g, T* mean_gx, LaneReluBackward
       }
     }
     if (!mean_g) continue;
-    (run_g * count).store(mean_g + r * lanes);
-    (run_gx * count).store(mean_gx + r * lanes);
+    (run_g * per_position).store(mean_g + r * lanes);
+    (run_gx * per_position).store(mean_gx + r * lanes);
   }
 }
 

@@ -15,12 +15,12 @@ namespace minnow::inline MINNOW_ABI::kernels {
 struct WinogradSizes {
   Index c, h, w, k, oh, ow, first = 0;
 
-  /// Four outputs of a row are a tile; the last one overlaps the one before it.
+  /// Four outputs of a row are a tile.
   Index tiles() const { return detail::winograd_tiles(ow); }
-  Index tile_begin(Index tile) const { return std::min(4 * tile, ow - 4); }
+  Index tile_begin(Index tile) const { return detail::winograd_tile_begin(tile, ow); }
   /// Tiles are taken together as packs of columns are in a matrix product.
   TileRows groups() const { return {tiles(), tile_packs}; }
-  Index weights() const { return 18 * k * c; }
+  Index weights() const { return detail::winograd_values * detail::winograd_taps * k * c; }
 };
 
 /// What becomes of the sums of a convolution of packets.

@@ -38,7 +38,7 @@ struct WinogradStrips {
 
 /// The values of a row of x [w, lane]: v[value * pitch], [tile, lane] each.
 template <class T>
-void winograd_x_row(T* v, Index pitch, const T* x, const WinogradSizes s) {
+void winograd_x_row(T* v, Index pitch, const T* x, const WinogradSizes& s) {
   constexpr Index lanes = Pack<T>::width;
   const Index tiles = s.tiles();
   for (Index t = 0; t < tiles; ++t)
@@ -47,7 +47,7 @@ void winograd_x_row(T* v, Index pitch, const T* x, const WinogradSizes s) {
 
 /// The same of a row of dy [ow, lane]. What the last tile shares with the one before counts there.
 template <class T>
-void winograd_dy_row(T* v, Index pitch, const T* dy, const WinogradSizes s) {
+void winograd_dy_row(T* v, Index pitch, const T* dy, const WinogradSizes& s) {
   using V = Pack<T>;
   constexpr Index lanes = V::width;
   const Index tiles = s.tiles();

@@ -2,8 +2,10 @@
 /// @file
 /// Losses of classification: what the log-probabilities of the right classes are worth.
 
+#include <algorithm>
 #include <cmath>
 
+#include "minnow/core/simd_math.hpp"
 #include "minnow/kernels/softmax.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {

@@ -166,11 +166,10 @@ Moments wide_moments(const T* x, Index count, Index runs, Index stride) {
 /// The moments of a piece, whose mean is center + rest: the digits that `T` cannot hold.
 template <class T>
 struct PieceMoments {
-  T center = T(0);
-  double rest = 0, m2 = 0;
+  T center;
+  double rest, m2;
 
-  PieceMoments() = default;
-  PieceMoments(T center_, double rest_, double m2_) : center(center_), rest(rest_), m2(m2_) {}
+  PieceMoments(T at, double beyond, double squares) : center(at), rest(beyond), m2(squares) {}
   explicit PieceMoments(const Moments& m)
       : center(static_cast<T>(m.mean)), rest(m.mean - static_cast<double>(center)), m2(m.m2) {}
 

@@ -182,7 +182,7 @@ namespace detail {
 
 /// Folds term(x[i]) by `combine`, in double: chunks of fixed size with eight partial results each.
 template <class T, class Combine, class Term>
-double fold(const T* x, Index size, Index cost, const Combine& combine, const Term& term) {
+double fold_terms(const T* x, Index size, Index cost, const Combine& combine, const Term& term) {
   constexpr Index lanes = 8;
   const Chunks chunks = make_chunks(size, cost);
   const Scratch<double> partial(chunks.count);
@@ -214,13 +214,14 @@ template <class T>
 double sum_abs_power(const T* x, Index size, double power) {
   const auto add = [](double a, double b) { return a + b; };
   const auto absolute = [](double value) { return std::abs(value); };
-  if (power == 2) return detail::fold(x, size, 1, add, [](double value) { return value * value; });
-  if (power == 1) return detail::fold(x, size, 1, add, absolute);
+  if (power == 2)
+    return detail::fold_terms(x, size, 1, add, [](double value) { return value * value; });
+  if (power == 1) return detail::fold_terms(x, size, 1, add, absolute);
   if (std::isinf(power))
-    return detail::fold(
+    return detail::fold_terms(
         x, size, 1, [](double a, double b) { return b <= a || a != a ? a : b; }, absolute);
-  return detail::fold(x, size, 8, add,
-                      [power](double value) { return std::pow(std::abs(value), power); });
+  return detail::fold_terms(x, size, 8, add,
+                            [power](double value) { return std::pow(std::abs(value), power); });
 }
 
 }  // namespace minnow::inline MINNOW_ABI::kernels

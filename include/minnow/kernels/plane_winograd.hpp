@@ -3,6 +3,7 @@
 /// A 3 x 3 convolution of one image with half the multiplications (winograd.hpp): neighbouring
 /// positions of a row lie in lanes, so four rows at a time are the outputs of a tile.
 
+#include <limits>
 #include <vector>
 
 #include "minnow/kernels/conv2d_staging.hpp"
@@ -14,7 +15,6 @@ namespace minnow::inline MINNOW_ABI::kernels {
 template <class T>
 class PlaneWinograd {
  public:
-  PlaneWinograd() = default;
   explicit PlaneWinograd(const LaneConv2dSizes& sizes) : sizes_(sizes) {
     for (Index c = 0; c < sizes.c; ++c)
       for (Index b = 0; b < sizes.kernel.w; ++b) offset_.push_back(c * tiles() * sizes.w + b);
@@ -71,11 +71,9 @@ class PlaneWinograd {
   static constexpr Index W = V::width;
 
   static Index packs(Index positions) { return (positions + W - 1) / W; }
-  /// Tiles above each other; the last one overlaps the one before it.
+  /// Tiles above each other.
   Index tiles() const { return detail::winograd_tiles(sizes_.oh()); }
-  Index tile_begin(Index tile) const {
-    return std::min(tile * detail::winograd_outputs, sizes_.oh() - detail::winograd_outputs);
-  }
+  Index tile_begin(Index tile) const { return detail::winograd_tile_begin(tile, sizes_.oh()); }
   Index terms() const { return sizes_.c * sizes_.kernel.w; }
   /// Positions of all tiles, whose rows are as long as those of x.
   Index flat() const { return (tiles() - 1) * sizes_.w + sizes_.ow(); }
@@ -103,7 +101,7 @@ class PlaneWinograd {
   /// y of the sums [value][k, tile, column].
   void store_outputs(T* y, const T* sums, const LaneEnds<T>& ends) const {
     const Index ow = sizes_.ow(), pitch = sum_pitch();
-    const V least(ends.relu ? T(0) : std::numeric_limits<T>::lowest());
+    const V least(ends.relu ? T(0) : -std::numeric_limits<T>::infinity());
     for (Index k = 0; k < sizes_.k; ++k) {
       const V bias(ends.bias ? ends.bias[k] : T(0));
       for (Index t = 0; t < tiles(); ++t, sums += sizes_.w) {

@@ -7,8 +7,10 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/simd_lanes.hpp"
+#include "minnow/kernels/items.hpp"
 #include "minnow/kernels/pool_axis.hpp"
 #include "minnow/kernels/pool_rows.hpp"
+#include "minnow/kernels/reduce.hpp"
 #include "minnow/kernels/row_packs.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
@@ -133,23 +135,6 @@ void write_pairs(T* plane, const Axis& rows, const Axis& cols, const F& f) {
   std::fill(plane + 2 * rows.out * cols.size, plane + rows.size * cols.size, T(0));
 }
 
-/// The mean of `size` numbers in a row: lane-wise sums over blocks, which are added in double.
-template <class T>
-T mean_of_row(const T* x, Index size) {
-  using V = Pack<T>;
-  constexpr Index width = V::width, block = 32 * width;
-  double total = 0;
-  for (Index begin = 0; begin < size; begin += block) {
-    const Index end = std::min(size, begin + block);
-    V partial = V::zero();
-    Index i = begin;
-    for (; i + width <= end; i += width) partial += V::load(x + i);
-    if (i < end) partial += V::load(x + i, end - i);
-    total += static_cast<double>(sum(partial));
-  }
-  return static_cast<T>(total / static_cast<double>(size));
-}
-
 /// The means of `planes` planes of `size` numbers.
 template <class T>
 void mean_of_planes(T* y, const T* x, Index planes, Index size) {
@@ -164,7 +149,8 @@ void mean_of_planes(T* y, const T* x, Index planes, Index size) {
       (Pack<T>::load(y + p) * share).store(y + p);
     }
   });
-  for (; p < planes; ++p) y[p] = mean_of_row(x + p * size, size);
+  for (; p < planes; ++p)
+    y[p] = static_cast<T>(sum_of_row(x + p * size, size) / static_cast<double>(size));
 }
 
 /// True if one window is the whole plane.
@@ -228,9 +214,9 @@ void avg_pool_backward_plane(T* dx, const T* dy, T* shares, const Axis& rows, co
 ///     y[p, oh, ow] = max over (kh, kw) of x[p, oh * stride - padding + kh * dilation, ow * ... +
 ///     kw * ...]
 ///
-/// x is [planes, h, w], y and the places [planes, out_h, out_w]. Writes y and the places. Padding is
-/// never the largest. Of equal numbers the first in row-major order counts; a NaN is larger than any
-/// number. Exact. Parallel over planes.
+/// x is [planes, h, w], y and the places [planes, out_h, out_w]. Writes y and the places. Padding
+/// is never the largest. Of equal numbers the first in row-major order counts; a NaN is larger than
+/// any number. Exact. Parallel over planes.
 template <class T>
 void max_pool2d_forward(T* y, PoolPlaces places, const T* x, Index planes, const PoolAxis& rows,
                         const PoolAxis& cols) {
@@ -241,10 +227,14 @@ void max_pool2d_forward(T* y, PoolPlaces places, const T* x, Index planes, const
         detail::max_pairs_plane(y + p * out, places.from(p * out).bytes, x + p * in, rows.out,
                                 cols.size, cols.out);
     });
-  parallel_chunks(planes, in + out * rows.kernel * cols.kernel, [&](Index first, Index last) {
-    detail::PoolRows<T> windows(rows, cols);
-    for (Index p = first; p < last; ++p) windows.max(y + p * out, places.from(p * out), x + p * in);
-  });
+  const Chunks chunks = make_chunks(planes, in + out * rows.kernel * cols.kernel);
+  const Index workers = worker_count(chunks);
+  const detail::PoolRows<T> windows(rows, cols, workers);
+  const auto run = [&](Index chunk, Index worker) {
+    for (Index p = chunks.begin(chunk); p < chunks.end(chunk); ++p)
+      windows.max(y + p * out, places.from(p * out), x + p * in, worker);
+  };
+  parallel_for(chunks.count, run, workers);
 }
 
 /// dx = the sum of the dy of all windows whose largest number was here; the places are the
@@ -295,17 +285,17 @@ template <class T, class Axis>
 void avg_pool2d_forward(T* y, const T* x, Index planes, const Axis& rows, const Axis& cols) {
   const Index in = rows.size * cols.size, out = rows.out * cols.out;
   const bool whole = detail::pools_whole(rows, cols), pairs = detail::pools_pairs(rows, cols);
-  parallel_chunks(planes, in, [&](Index first, Index last) {
-    if (whole) return detail::mean_of_planes(y + first, x + first * in, last - first, in);
-    const Scratch<T> sums(pairs ? 0 : cols.size);
-    for (Index p = first; p < last; ++p) {
-      T* to = y + p * out;
-      const T* from = x + p * in;
-      if (pairs)
-        detail::avg_pairs_plane(to, from, rows.out, cols.size, cols.out);
-      else
-        detail::avg_pool_plane(to, from, sums.data(), rows, cols);
-    }
+  if (whole)
+    return parallel_chunks(planes, in, [&](Index first, Index last) {
+      detail::mean_of_planes(y + first, x + first * in, last - first, in);
+    });
+  detail::for_each_item<T>(planes, in, pairs ? 0 : cols.size, 0, [&](Index p, T* sums) {
+    T* to = y + p * out;
+    const T* from = x + p * in;
+    if (pairs)
+      detail::avg_pairs_plane(to, from, rows.out, cols.size, cols.out);
+    else
+      detail::avg_pool_plane(to, from, sums, rows, cols);
   });
 }
 
@@ -315,26 +305,19 @@ template <class T, class Axis>
 void avg_pool2d_backward(T* dx, const T* dy, Index planes, const Axis& rows, const Axis& cols) {
   const Index in = rows.size * cols.size, out = rows.out * cols.out;
   const bool whole = detail::pools_whole(rows, cols), pairs = detail::pools_pairs(rows, cols);
-  parallel_chunks(planes, in, [&](Index first, Index last) {
+  const bool by_rows = !whole && !pairs;
+  detail::for_each_item<T>(planes, in, by_rows ? cols.size : 0, 0, [&](Index p, T* shares) {
+    T* to = dx + p * in;
+    const T* from = dy + p * out;
     if (whole) {
-      using V = Pack<T>;
-      for (Index p = first; p < last; ++p) {
-        const V share(dy[p] / static_cast<T>(in));
-        for (Index i = 0; i < in; i += V::width)
-          detail::store_up_to(share, dx + p * in + i, in - i);
-      }
-      return;
-    }
-    const Scratch<T> shares(pairs ? 0 : cols.size);
-    for (Index p = first; p < last; ++p) {
-      T* to = dx + p * in;
-      const T* from = dy + p * out;
-      if (pairs)
-        detail::write_pairs(to, rows, cols, [&](T* top, T* bottom, Index oh) {
-          detail::avg_pairs_backward_row(top, bottom, from + oh * cols.out, cols.out);
-        });
-      else
-        detail::avg_pool_backward_plane(to, from, shares.data(), rows, cols);
+      const Pack<T> share(from[0] / static_cast<T>(in));
+      for (Index i = 0; i < in; i += Pack<T>::width) detail::store_up_to(share, to + i, in - i);
+    } else if (pairs) {
+      detail::write_pairs(to, rows, cols, [&](T* top, T* bottom, Index oh) {
+        detail::avg_pairs_backward_row(top, bottom, from + oh * cols.out, cols.out);
+      });
+    } else {
+      detail::avg_pool_backward_plane(to, from, shares, rows, cols);
     }
   });
 }

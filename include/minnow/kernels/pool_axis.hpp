@@ -53,8 +53,8 @@ struct AdaptivePoolAxis {
   }
 };
 
-/// Where in its window the largest number was, as kh * kernel_w + kw: in bytes for windows of at most
-/// 256 places, else in numbers; nowhere if nobody asks.
+/// Where in its window the largest number was, as kh * kernel_w + kw: in bytes for windows of at
+/// most 256 places, else in numbers; nowhere if nobody asks.
 struct PoolPlaces {
   std::uint8_t* bytes = nullptr;
   std::int32_t* numbers = nullptr;

@@ -16,26 +16,25 @@
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 
-/// A plane's rows as the windows read them.
+/// A plane's rows as the windows read them, in memory of its own for each of `workers` threads.
 template <class T>
 class PoolRows {
  public:
   using V = Pack<T>;
 
-  PoolRows(const PoolAxis& rows, const PoolAxis& cols)
+  PoolRows(const PoolAxis& rows, const PoolAxis& cols, Index workers)
       : rows_(rows),
         cols_(cols),
         phase_(phase_of(cols)),
         pitch_(cols.stride * phase_),
         kept_(std::min(cols.size, pitch_ - cols.padding)),
         filled_((cols.padding + kept_ + cols.stride - 1) / cols.stride),
-        lines_((behind + 1) * pitch_),
-        staged_(rows.size * pitch_),
+        memory_size_((rows.size + behind + 1) * pitch_),
+        memory_(workers * memory_size_),
         first_places_(cols.out),
         taps_(cols.kernel) {
     // Padding is the same for all rows and planes, so it is written once.
-    std::fill_n(lines_.data(), (behind + 1) * pitch_, lowest);
-    std::fill_n(staged_.data(), rows.size * pitch_, lowest);
+    std::fill_n(memory_.data(), workers * memory_size_, lowest);
     for (Index ow = 0; ow < cols.out; ++ow)
       first_places_.data()[ow] = static_cast<T>(cols.window(ow).first);
     for (Index kw = 0; kw < cols.kernel; ++kw) {
@@ -45,12 +44,14 @@ class PoolRows {
   }
 
   /// The largest number of each window of plane x, and its place. A NaN is larger than any number.
-  void max(T* y, const PoolPlaces& places, const T* x) {
+  void max(T* y, const PoolPlaces& places, const T* x, Index worker) const {
+    T *staged = memory_.data() + worker * memory_size_, *lines = staged + rows_.size * pitch_;
     // A line is split long after it was copied: what is just being stored cannot be loaded at once.
     const Index size = rows_.size;
     for (Index h = 0; h < size + behind; ++h) {
-      if (h < size) copy(h, x + h * cols_.size);
-      if (h >= behind) split(h - behind);
+      if (h < size) copy(line(staged, lines, h), x + h * cols_.size);
+      if (h >= behind && cols_.stride > 1)
+        split(staged + (h - behind) * pitch_, line(staged, lines, h - behind));
     }
     constexpr int together = 4;
     for (Index oh = 0; oh < rows_.out;) {
@@ -59,9 +60,9 @@ class PoolRows {
                          row.last == last.last;  // then so are those between
       const Index at = oh * cols_.out;
       if (alike)
-        max_of_rows<together>(y + at, places.from(at), row);
+        max_of_rows<together>(y + at, places.from(at), staged, row);
       else
-        max_of_rows<1>(y + at, places.from(at), row);
+        max_of_rows<1>(y + at, places.from(at), staged, row);
       oh += alike ? together : 1;
     }
   }
@@ -79,7 +80,7 @@ class PoolRows {
   /// R rows of windows, which have the taps of the first, `row`: side by side, as each tap of a
   /// window waits for the one before it.
   template <int R>
-  void max_of_rows(T* y, const PoolPlaces& places, const PoolWindow& row) const {
+  void max_of_rows(T* y, const PoolPlaces& places, const T* staged, const PoolWindow& row) const {
     const Index out = cols_.out, step = rows_.stride * pitch_;
     for (Index ow = 0; ow < out; ow += V::width) {
       const Index count = std::min(V::width, out - ow);
@@ -93,7 +94,7 @@ class PoolRows {
         place[r] = first;
       }
       for (Index kh = row.first; kh < row.last; ++kh) {
-        const T* from = staged_.data() + (row.start + kh * rows_.dilation) * pitch_ + ow;
+        const T* from = staged + (row.start + kh * rows_.dilation) * pitch_ + ow;
         for (Index kw = 0; kw < cols_.kernel; ++kw) {
           const V here(static_cast<T>(kh * cols_.kernel + kw));
           MINNOW_UNROLL
@@ -114,23 +115,22 @@ class PoolRows {
     }
   }
 
-  /// A row with its padding; of stride 1, this is what windows read. That of the next plane is asked
-  /// for: reading rests while windows are compared.
-  void copy(Index h, const T* row) {
-    T* to = cols_.stride == 1 ? staged_.data() + h * pitch_ : line(h);
+  /// A row with its padding; of stride 1, this is what windows read. That of the next plane is
+  /// asked for: reading rests while windows are compared.
+  void copy(T* to, const T* row) const {
     for (Index i = 0; i < cols_.size; i += Index{64 / sizeof(T)})
       __builtin_prefetch(row + rows_.size * cols_.size + i, 0, 2);
     std::copy_n(row, kept_, to + cols_.padding);
   }
-  T* line(Index h) { return lines_.data() + h % (behind + 1) * pitch_; }
+  /// Where row h goes at first: where it stays, or into a line that `split` reads.
+  T* line(T* staged, T* lines, Index h) const {
+    return cols_.stride == 1 ? staged + h * pitch_ : lines + h % (behind + 1) * pitch_;
+  }
 
-  /// Row h of staged [stride][phase]: number i of phase p is column i * stride + p - padding. The
+  /// A row of staged [stride][phase]: number i of phase p is column i * stride + p - padding. The
   /// common strides are split a pack at a time.
-  void split(Index h) {
-    T* to = staged_.data() + h * pitch_;
-    const T* from = line(h);
+  void split(T* to, const T* from) const {
     const Index stride = cols_.stride;
-    if (stride == 1) return;
     if (stride == 2) return split_packs<2>(to, from);
     if (stride == 3) return split_packs<3>(to, from);
     if (stride == 4) return split_packs<4>(to, from);
@@ -158,11 +158,12 @@ class PoolRows {
   }
 
   PoolAxis rows_, cols_;
-  Index phase_;   ///< columns of a phase
-  Index pitch_;   ///< numbers of a row of all phases
-  Index kept_;    ///< numbers of a row that a window may read
-  Index filled_;  ///< columns of a phase that have such numbers; all others are padding
-  Scratch<T> lines_, staged_, first_places_;
+  Index phase_;        ///< columns of a phase
+  Index pitch_;        ///< numbers of a row of all phases
+  Index kept_;         ///< numbers of a row that a window may read
+  Index filled_;       ///< columns of a phase that have such numbers; all others are padding
+  Index memory_size_;  ///< numbers for a worker: the rows, and lines before they are split
+  Scratch<T> memory_, first_places_;
   Scratch<Index> taps_;
 };
 

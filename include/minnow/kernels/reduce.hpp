@@ -7,6 +7,7 @@
 
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
+#include "minnow/core/simd.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
@@ -49,6 +50,23 @@ typename Fold::Wide fold_row(const T* x, Index n) {
   for (Index half = fold_lanes / 2; half > 0; half /= 2)
     for (Index j = 0; j < half; ++j) lanes[j] = Fold::join(lanes[j], lanes[j + half]);
   return lanes[0];
+}
+
+/// The sum of n numbers in a row: packs over blocks, which are added in double.
+template <class T>
+double sum_of_row(const T* x, Index n) {
+  using V = Pack<T>;
+  constexpr Index block = 32 * V::width;
+  double total = 0;
+  for (Index begin = 0; begin < n; begin += block) {
+    const Index end = std::min(n, begin + block);
+    V partial = V::zero();
+    Index i = begin;
+    for (; i + V::width <= end; i += V::width) partial += V::load(x + i);
+    if (i < end) partial += V::load(x + i, end - i);
+    total += static_cast<double>(sum(partial));
+  }
+  return total;
 }
 
 /// totals[c] = the fold of x[r * pitch + c] over r, for c in [0, columns).

@@ -169,8 +169,8 @@ Pack<T> normalize_lanes(T* x, T* mean, T* rstd, const T* gamma, const T* beta, I
 }
 
 /// Replaces `sets` sets of W rows dy, each [cols][W], by dx, and adds their shares to dgamma and
-/// dbeta [cols][W]. Overwrites x by xhat. gamma is [cols]; or each row has its own, and gamma, dgamma
-/// and dbeta are laid out as the rows.
+/// dbeta [cols][W]. Overwrites x by xhat. gamma is [cols]; or each row has its own, and gamma,
+/// dgamma and dbeta are laid out as the rows.
 template <bool centered, bool own, int sets, class T>
 void gradient_lanes(T* dy, T* dgamma, T* dbeta, T* x, const T* mean, const T* rstd, const T* gamma,
                     Index cols) {
@@ -263,8 +263,8 @@ void normalize_block(T* y, T* mean, T* rstd, const T* x, const T* gamma, const T
   row_values_from_lanes(rstd, rstds, shape.k);
 }
 
-/// gradient_block_by_block for one full block; dgamma and dbeta are [cols][W], or if rows have their
-/// `own` gamma, that and these are [pitch][W]. dx may be null, or written staged.
+/// gradient_block_by_block for one full block; dgamma and dbeta are [cols][W], or if rows have
+/// their `own` gamma, that and these are [pitch][W]. dx may be null, or written staged.
 template <bool centered, bool own, class T>
 void gradient_block(T* dx, T* dgamma, T* dbeta, const T* dy, const T* x, const T* mean,
                     const T* rstd, const T* gamma, const ShortRows<T>& shape, bool staged = false) {

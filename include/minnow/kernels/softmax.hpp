@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "minnow/core/parallel.hpp"
-#include "minnow/core/simd.hpp"
+#include "minnow/core/simd_math.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels {
 
@@ -31,7 +31,7 @@ MINNOW_INLINE V first_lanes(V v, Index count, V other) {
 /// The sum over i in [0, size) of f(i, count), a pack for elements [i, i + width) of which the
 /// lanes from `count` on are ignored. f may write elements i and up.
 template <class V, class F>
-MINNOW_INLINE double sum_packs(Index size, const F& f) {
+MINNOW_INLINE double sum_by_packs(Index size, const F& f) {
   double total = 0;
   Index i = 0;
   while (i + V::width <= size) {
@@ -61,7 +61,7 @@ void softmax_row(T* y, const T* x, Index size) {
   for (; i + V::width <= size; i += V::width) largest = max(largest, V::load(x + i));
   if (i < size) largest = max(largest, first_lanes(V::load(x + i, size - i), size - i, V(lowest)));
   const V top(max(largest));
-  const double total = sum_packs<V>(size, [&](Index at, Index count) {
+  const double total = sum_by_packs<V>(size, [&](Index at, Index count) {
     const V e = exp(load_lanes(x + at, count) - top);
     if constexpr (!logarithm) count == V::width ? e.store(y + at) : e.store(y + at, count);
     return e;
@@ -80,14 +80,13 @@ void softmax_row(T* y, const T* x, Index size) {
 template <bool logarithm, class T>
 void softmax_backward_row(T* dx, const T* dy, const T* y, Index size) {
   using V = Pack<T>;
-  const double total = sum_packs<V>(size, [&](Index at, Index count) {
+  const V total(static_cast<T>(sum_by_packs<V>(size, [&](Index at, Index count) {
     const V dv = load_lanes(dy + at, count);
     return logarithm ? dv : dv * load_lanes(y + at, count);
-  });
-  const V mean(static_cast<T>(total));
+  })));
   fill_packs<V>(dx, size, [&](Index at, Index count) {
     const V v = load_lanes(y + at, count), dv = load_lanes(dy + at, count);
-    return logarithm ? dv - exp(v) * mean : v * (dv - mean);
+    return logarithm ? dv - exp(v) * total : v * (dv - total);
   });
 }
 
@@ -131,13 +130,13 @@ template <bool logarithm, class T>
 void softmax_backward_columns(T* dx, const T* dy, const T* y, Index size, Index pitch,
                               Index count) {
   using V = Pack<T>;
-  const V mean = sum_down<V>(size, [&](Index a) {
+  const V total = sum_down<V>(size, [&](Index a) {
     const V dv = load_lanes(dy + a * pitch, count);
     return logarithm ? dv : dv * load_lanes(y + a * pitch, count);
   });
   for (Index a = 0; a < size; ++a) {
     const V v = load_lanes(y + a * pitch, count), dv = load_lanes(dy + a * pitch, count);
-    const V out = logarithm ? dv - exp(v) * mean : v * (dv - mean);
+    const V out = logarithm ? dv - exp(v) * total : v * (dv - total);
     count == V::width ? out.store(dx + a * pitch) : out.store(dx + a * pitch, count);
   }
 }

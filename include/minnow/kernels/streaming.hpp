@@ -30,16 +30,16 @@ constexpr bool goes_past_caches(Index size, Index stretch) {
   return fills_caches<T>(size) && stretch % Pack<T>::width == 0;
 }
 
-/// The same for long runs that map_planes writes: of the lines that a run shares with others, plainly
-/// written, there are but two.
+/// The same for long runs that map_planes writes: of the lines that a run shares with others,
+/// plainly written, there are but two.
 template <class T>
 constexpr bool run_goes_past_caches(Index size, Index run) {
   return goes_past_caches<T>(size, run) ||
          (fills_caches<T>(size) && run * Index{sizeof(T)} >= 8 * 1024);
 }
 
-/// True where results y that fill the caches are written in stretches that are not whole packs: made
-/// in a block that stays in the first-level cache, they are then copied past the caches.
+/// True where results y that fill the caches are written in stretches that are not whole packs:
+/// made in a block that stays in the first-level cache, they are then copied past the caches.
 template <class T>
 bool goes_through_block(const T* y, Index size, Index stretch) {
   return y && fills_caches<T>(size) && stretch % Pack<T>::width != 0 && is_pack_aligned(y);

@@ -21,6 +21,7 @@
 /// Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, Fast Algorithms for
 /// Convolutional Neural Networks, 2016, section 4.1.
 
+#include <algorithm>
 #include <cstddef>
 #include <type_traits>
 
@@ -36,6 +37,10 @@ inline constexpr int winograd_taps = 3, winograd_outputs = 4, winograd_inputs = 
 /// Tiles of four that hold so many outputs.
 inline Index winograd_tiles(Index outputs) {
   return (outputs + winograd_outputs - 1) / winograd_outputs;
+}
+/// The first output of a tile; the last one overlaps the one before it.
+inline Index winograd_tile_begin(Index tile, Index outputs) {
+  return std::min(winograd_outputs * tile, outputs - winograd_outputs);
 }
 /// True where little of a row's last tile is wasted.
 inline bool winograd_rows_pay(Index outputs) {

@@ -2,8 +2,10 @@
 /// @file
 /// Batch normalisation: `batch_norm`, `BatchNorm1d`, `BatchNorm2d`.
 
+#include <algorithm>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "minnow/kernels/batch_norm.hpp"
 #include "minnow/nn/module.hpp"
@@ -21,7 +23,8 @@ namespace minnow::inline MINNOW_ABI::nn {
 /// which must be defined then.
 ///
 /// Errors: ShapeError for x without a channel axis, for parameters or statistics of another shape
-/// than [C], and for a single value per channel in training.
+/// than [C], and for a single value per channel in training; Error for missing statistics outside
+/// of training.
 template <class T>
 Variable<T> batch_norm(const Variable<T>& x, Tensor<T> running_mean, Tensor<T> running_var,
                        const Variable<T>& gamma = {}, const Variable<T>& beta = {},
@@ -90,9 +93,8 @@ class BatchNorm : public Module<T> {
     const bool update = this->is_training() && options_.track_running_stats;
     const bool own_statistics = this->is_training() || !options_.track_running_stats;
     const std::int64_t batches = update ? num_batches_tracked_[0] + 1 : 0;
-    const double momentum = options_.momentum.value_or(1 / static_cast<double>(batches));
     Variable<T> y = batch_norm(x, running_mean_, running_var_, weight_, bias_, own_statistics,
-                               momentum, options_.eps);
+                               momentum_of(batches), options_.eps);
     if (update) num_batches_tracked_[0] = batches;
     return y;
   }
@@ -102,7 +104,7 @@ class BatchNorm : public Module<T> {
   void track(std::span<const kernels::Moments> batch) {
     if (!this->is_training() || !options_.track_running_stats) return;
     const std::int64_t batches = ++num_batches_tracked_[0];
-    const double momentum = options_.momentum.value_or(1 / static_cast<double>(batches));
+    const double momentum = momentum_of(batches);
     for (Index c = 0; c < num_features_; ++c) {
       const kernels::Moments& m = batch[static_cast<std::size_t>(c)];
       kernels::move_running(running_mean_[c], m.mean, momentum);
@@ -121,9 +123,9 @@ class BatchNorm : public Module<T> {
   const Tensor<std::int64_t>& num_batches_tracked() const { return num_batches_tracked_; }
 
  protected:
-  BatchNorm(Index num_features, const BatchNormOptions& options)
+  BatchNorm(std::string_view name, Index num_features, const BatchNormOptions& options)
       : num_features_(num_features), options_(options) {
-    check<ShapeError>(num_features > 0, "BatchNorm: ", num_features,
+    check<ShapeError>(num_features > 0, name, ": ", num_features,
                       " features; at least one is needed");
     const Shape channels{num_features};
     if (options.affine) {
@@ -142,6 +144,11 @@ class BatchNorm : public Module<T> {
   virtual void check_shape(const Shape& x) const = 0;
 
  private:
+  double momentum_of(std::int64_t batches) const {
+    return options_.momentum ? *options_.momentum
+                             : 1 / static_cast<double>(std::max<std::int64_t>(1, batches));
+  }
+
   Index num_features_;
   BatchNormOptions options_;
   Variable<T> weight_, bias_;
@@ -161,7 +168,7 @@ template <class T = float>
 class BatchNorm2d : public BatchNorm<T> {
  public:
   explicit BatchNorm2d(Index num_features, const BatchNormOptions& options = {})
-      : BatchNorm<T>(num_features, options) {}
+      : BatchNorm<T>("BatchNorm2d", num_features, options) {}
   std::string name() const override { return "BatchNorm2d"; }
 
  private:
@@ -184,7 +191,7 @@ template <class T = float>
 class BatchNorm1d : public BatchNorm<T> {
  public:
   explicit BatchNorm1d(Index num_features, const BatchNormOptions& options = {})
-      : BatchNorm<T>(num_features, options) {}
+      : BatchNorm<T>("BatchNorm1d", num_features, options) {}
   std::string name() const override { return "BatchNorm1d"; }
 
  private:

@@ -21,16 +21,13 @@ struct Conv2dOptions {
 
 namespace detail {
 
-inline void check_conv2d_options(const Conv2dOptions& options, Size2 kernel) {
-  const auto positive = [](Size2 size) { return size.h > 0 && size.w > 0; };
-  check<ShapeError>(positive(kernel), "Conv2d: kernel ", kernel, " must be positive");
-  check<ShapeError>(positive(options.stride), "Conv2d: stride ", options.stride,
-                    " must be positive");
-  check<ShapeError>(positive(options.dilation), "Conv2d: dilation ", options.dilation,
-                    " must be positive");
-  check<ShapeError>(options.padding.h >= 0 && options.padding.w >= 0, "Conv2d: padding ",
-                    options.padding, " must not be negative");
-  check<ShapeError>(options.groups > 0, "Conv2d: groups = ", options.groups, " must be positive");
+inline void check_conv2d_options(std::string_view place, const Conv2dOptions& options,
+                                 Size2 kernel) {
+  check_sides(place, "kernel", kernel, 1);
+  check_sides(place, "stride", options.stride, 1);
+  check_sides(place, "dilation", options.dilation, 1);
+  check_sides(place, "padding", options.padding, 0);
+  check<ShapeError>(options.groups > 0, place, ": groups = ", options.groups, " must be positive");
 }
 
 }  // namespace detail
@@ -50,17 +47,17 @@ Variable<T> conv2d(const Variable<T>& x, const Variable<T>& weight, const Variab
   check<ShapeError>(x.rank() == 4, "conv2d: x has shape ", x.shape(), ", expected [N, C, H, W]");
   check<ShapeError>(weight.rank() == 4, "conv2d: weight has shape ", weight.shape(),
                     ", expected [out channels, in channels / groups, kernel height, kernel width]");
-  const kernels::Conv2dSizes s{.n = x.size(0),
-                               .c = x.size(1),
-                               .h = x.size(2),
-                               .w = x.size(3),
-                               .k = weight.size(0),
-                               .kernel = {weight.size(2), weight.size(3)},
-                               .stride = options.stride,
-                               .padding = options.padding,
-                               .dilation = options.dilation,
-                               .groups = options.groups};
-  detail::check_conv2d_options(options, s.kernel);
+  kernels::Conv2dSizes s{.n = x.size(0),
+                         .c = x.size(1),
+                         .h = x.size(2),
+                         .w = x.size(3),
+                         .k = weight.size(0),
+                         .kernel = {weight.size(2), weight.size(3)},
+                         .stride = options.stride,
+                         .padding = options.padding,
+                         .dilation = options.dilation,
+                         .groups = options.groups};
+  detail::check_conv2d_options("conv2d", options, s.kernel);
   check<ShapeError>(s.c == weight.size(1) * s.groups, "conv2d: x has shape ", x.shape(), ", so ",
                     s.c, " channels, but weight ", weight.shape(), " with ", s.groups,
                     s.groups == 1 ? " group" : " groups", " takes ", weight.size(1) * s.groups);
@@ -71,8 +68,10 @@ Variable<T> conv2d(const Variable<T>& x, const Variable<T>& weight, const Variab
                     "conv2d: x has shape ", x.shape(), ", and with padding ", s.padding,
                     " that is smaller than the kernel ", s.kernel, " with dilation ", s.dilation,
                     "; use a smaller kernel or more padding");
-  check<ShapeError>(!bias.defined() || bias.shape() == Shape{s.k}, "conv2d: bias has shape ",
-                    bias.defined() ? bias.shape() : Shape{}, ", expected ", Shape{s.k});
+  // A stride beyond the image leaves one output whatever it is; kernels make room for it.
+  s.stride.h = std::min(s.stride.h, s.h + 2 * s.padding.h - reach.h + 1);
+  s.stride.w = std::min(s.stride.w, s.w + 2 * s.padding.w - reach.w + 1);
+  detail::check_bias("conv2d", bias, s.k);
 
   Tensor<T> y(Shape{s.n, s.k, s.oh(), s.ow()});
   kernels::conv2d_forward(y.data(), x.value().data(), weight.value().data(),
@@ -107,7 +106,7 @@ class Conv2d : public Module<T> {
  public:
   Conv2d(Index in_channels, Index out_channels, Size2 kernel, const Conv2dOptions& options = {})
       : kernel_(kernel), options_(options) {
-    detail::check_conv2d_options(options, kernel);
+    detail::check_conv2d_options("Conv2d", options, kernel);
     check<ShapeError>(in_channels > 0 && out_channels > 0, "Conv2d(", in_channels, ", ",
                       out_channels, "): the numbers of channels must be positive");
     check<ShapeError>(in_channels % options.groups == 0 && out_channels % options.groups == 0,

@@ -2,12 +2,10 @@
 /// @file
 /// Starting values of parameters: constant, uniform, normal, Kaiming and Xavier.
 
-#include <algorithm>
 #include <cmath>
 #include <concepts>
 
 #include "minnow/autograd.hpp"
-#include "minnow/core/parallel.hpp"
 #include "minnow/core/random.hpp"
 #include "minnow/tensor.hpp"
 
@@ -71,18 +69,6 @@ Tensor<T>& values_of(Variable<T>& variable) {
   return variable.mutable_value();
 }
 
-template <Parameter P, class Draw>
-P fill(P parameter, const Draw& draw) {
-  using T = typename P::value_type;
-  auto& tensor = values_of(parameter);
-  T* out = tensor.data();
-  parallel_chunks(tensor.size(), 64, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i)
-      out[i] = static_cast<T>(draw(static_cast<std::uint64_t>(i)));
-  });
-  return parameter;
-}
-
 }  // namespace detail
 
 template <Parameter P>
@@ -103,23 +89,18 @@ P ones(P parameter) {
 template <Parameter P>
 P uniform(P parameter, double low = 0, double high = 1,
           const RandomKey& key = default_generator().next()) {
-  check(low <= high, "init::uniform: low = ", low, " is above high = ", high);
-  // Numbers just below `high` may round up to it.
-  using T = typename P::value_type;
-  const double last =
-      static_cast<double>(std::nextafter(static_cast<T>(high), static_cast<T>(low)));
-  return detail::fill(std::move(parameter), [&](std::uint64_t i) {
-    return std::min(last, low + (high - low) * random_uniform(key, i));
-  });
+  auto& tensor = detail::values_of(parameter);
+  fill_uniform(tensor.data(), tensor.size(), low, high, key);
+  return parameter;
 }
 
 /// Normal with the given mean and standard deviation. Errors: Error for a negative deviation.
 template <Parameter P>
 P normal(P parameter, double mean = 0, double deviation = 1,
          const RandomKey& key = default_generator().next()) {
-  check(deviation >= 0, "init::normal: the standard deviation ", deviation, " is negative");
-  return detail::fill(std::move(parameter),
-                      [&](std::uint64_t i) { return mean + deviation * random_normal(key, i); });
+  auto& tensor = detail::values_of(parameter);
+  fill_normal(tensor.data(), tensor.size(), mean, deviation, key);
+  return parameter;
 }
 
 /// Whether a Kaiming weight keeps the size of the activations (in) or of the gradients (out).

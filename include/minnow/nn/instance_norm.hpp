@@ -20,7 +20,8 @@ namespace minnow::inline MINNOW_ABI::nn {
 /// is batch_norm in evaluation.
 ///
 /// Errors: ShapeError for x without positions beside N and C, for parameters or statistics of
-/// another shape than [C], and for a single position with `use_input_stats`.
+/// another shape than [C], and for a single position with `use_input_stats`; Error for missing
+/// statistics without it.
 template <class T>
 Variable<T> instance_norm(const Variable<T>& x, Tensor<T> running_mean = {},
                           Tensor<T> running_var = {}, const Variable<T>& gamma = {},

@@ -27,8 +27,7 @@ Variable<T> linear(const Variable<T>& x, const Variable<T>& weight, const Variab
   check<ShapeError>(x.rank() >= 1 && x.size(-1) == in, "linear: x has shape ", x.shape(),
                     ", its last axis must have the ", in, " features of weight ", weight.shape(),
                     "; Flatten joins the axes of an image");
-  check<ShapeError>(!bias.defined() || bias.shape() == Shape{out}, "linear: bias has shape ",
-                    bias.defined() ? bias.shape() : Shape{}, ", expected ", Shape{out});
+  detail::check_bias("linear", bias, out);
   const Index rows = x.shape().product(0, x.rank() - 1);
   Shape shape = x.shape();
   shape.set(-1, out);

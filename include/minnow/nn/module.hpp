@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "minnow/autograd.hpp"
+#include "minnow/core/random.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
 
@@ -159,8 +160,8 @@ class Module {
   /// Copies the state's numbers into this module, converting between float and double.
   ///
   /// Errors: one Error that lists every missing name, every unexpected name and every difference in
-  /// shape or between integers and others; nothing is changed then. With `strict` false, missing and unexpected names are passed
-  /// over.
+  /// shape or between integers and others; nothing is changed then. With `strict` false, missing
+  /// and unexpected names are passed over.
   void load_state_dict(const StateDict& state, bool strict = true) {
     const StateDict own = state_dict();
     std::string problems;
@@ -247,6 +248,27 @@ class Module {
 };
 
 namespace detail {
+
+/// Child number `i` of a module. Errors: Error if there is none.
+template <class T>
+Module<T>& child_of(const Module<T>& module, Index i) {
+  const Index size = std::ssize(module.children());
+  check(i >= 0 && i < size, module.name(), ": there is no child ", i, "; it has ", size,
+        ", numbered from 0");
+  return *module.children()[static_cast<std::size_t>(i)].second;
+}
+
+/// Puts the default generator back to where it was.
+class RandomStateScope {
+ public:
+  RandomStateScope() : before_(default_generator().state()) {}
+  ~RandomStateScope() { default_generator().set_state(before_); }
+  RandomStateScope(const RandomStateScope&) = delete;
+  RandomStateScope& operator=(const RandomStateScope&) = delete;
+
+ private:
+  RandomKey before_;
+};
 
 /// Puts every module below `model` into eval mode, and back into the mode it was in.
 template <class T>

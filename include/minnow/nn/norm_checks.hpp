@@ -10,22 +10,23 @@ namespace minnow::inline MINNOW_ABI::nn::detail {
 
 /// Throws ShapeError unless gamma and beta, where defined, have the shape that x asks for.
 template <class T>
-void check_affine(std::string_view function, const Variable<T>& x, const Variable<T>& gamma,
+void check_affine(std::string_view place, const Variable<T>& x, const Variable<T>& gamma,
                   const Variable<T>& beta, const Shape& expected) {
-  for (const auto* parameter : {&gamma, &beta})
-    check<ShapeError>(!parameter->defined() || parameter->shape() == expected, function, ": ",
-                      parameter == &gamma ? "gamma" : "beta", " has shape ",
-                      parameter->defined() ? parameter->shape() : Shape{}, ", x of shape ",
-                      x.shape(), " needs ", expected);
+  for (const auto* parameter : {&gamma, &beta}) {
+    if (!parameter->defined()) continue;
+    check<ShapeError>(parameter->shape() == expected, place, ": ",
+                      parameter == &gamma ? "gamma" : "beta", " has shape ", parameter->shape(),
+                      ", x of shape ", x.shape(), " needs ", expected);
+  }
 }
 
 /// The same for running statistics of x [N, C, ...], which need the shape [C].
 template <class T>
-void check_running(std::string_view function, const Variable<T>& x, const Tensor<T>& running_mean,
+void check_running(std::string_view place, const Variable<T>& x, const Tensor<T>& running_mean,
                    const Tensor<T>& running_var) {
   const Shape expected{x.size(1)};
   for (const auto* running : {&running_mean, &running_var})
-    check<ShapeError>(!running->defined() || running->shape() == expected, function, ": ",
+    check<ShapeError>(!running->defined() || running->shape() == expected, place, ": ",
                       running == &running_mean ? "running_mean" : "running_var", " has shape ",
                       running->shape(), ", x of shape ", x.shape(), " needs ", expected);
 }

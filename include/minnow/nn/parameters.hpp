@@ -6,6 +6,14 @@
 
 namespace minnow::inline MINNOW_ABI::nn::detail {
 
+/// Throws ShapeError unless bias, where defined, has the shape [out].
+template <class T>
+void check_bias(std::string_view place, const Variable<T>& bias, Index out) {
+  if (!bias.defined()) return;
+  check<ShapeError>(bias.shape() == Shape{out}, place, ": bias has shape ", bias.shape(),
+                    ", expected ", Shape{out});
+}
+
 /// The numbers of an optional parameter; null if it is undefined.
 template <class T>
 const T* data_or_null(const Variable<T>& parameter) {

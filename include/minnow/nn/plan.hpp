@@ -36,6 +36,7 @@ struct PlanStage {
   std::size_t children = 0;  ///< how many children of the Sequential it stands for
   std::string layers;        ///< "Conv2d + BatchNorm2d + ReLU", for a person
   Variable<T> weight, bias, gamma, beta;
+  Shape weight_shape, affine_shape;  ///< which weight, and gamma and beta, it was made for
   Size2 padding = 0;
   kernels::LaneConv2d<T> convolution;  ///< of the padded input
   bool normalized = false;
@@ -62,13 +63,13 @@ struct PlanStage {
     return pool == Pool::none ? z_size() : pooling.c * pooling.oh() * pooling.ow();
   }
   bool padded() const { return padding.h > 0 || padding.w > 0; }
-  /// True while the parameters have the sizes of this stage: others may have been assigned since.
+  /// True while the parameters have the shapes of this stage: others may have been assigned since.
   bool fits_parameters() const {
-    const auto has = [](const Variable<T>& parameter, Index size) {
-      return !parameter.defined() || parameter.size() == size;
+    const auto has = [](const Variable<T>& parameter, const Shape& shape) {
+      return !parameter.defined() || parameter.shape() == shape;
     };
-    return has(weight, conv().weights()) && has(bias, conv().k) && has(gamma, norm.affine_size()) &&
-           has(beta, norm.affine_size());
+    return has(weight, weight_shape) && has(bias, {conv().k}) && has(gamma, affine_shape) &&
+           has(beta, affine_shape);
   }
 };
 
@@ -85,6 +86,12 @@ struct Plan {
   bool fits_parameters() const {
     return std::ranges::all_of(stages, &PlanStage<T>::fits_parameters);
   }
+  /// True if the moments of batch norms are of two values at least when so many images go through.
+  bool has_enough_values(Index images) const {
+    return std::ranges::all_of(stages, [&](const PlanStage<T>& s) {
+      return !s.batch_norm || images * s.norm.plane() > 1;
+    });
+  }
 };
 
 /// Which sizes a plan takes: those where it is faster than layer by layer, or any.
@@ -92,8 +99,7 @@ enum class PlanSizes { worthwhile, any };
 
 namespace detail {
 
-/// Takes children from `next` on into a stage, as far as they fit one. Returns false, with nothing
-/// taken, where there is no convolution to begin with.
+/// Makes a stage of the children from `next` on, as far as they fit one.
 template <class T>
 class StageBuilder {
  public:
@@ -102,6 +108,7 @@ class StageBuilder {
   StageBuilder(const Children& children, std::size_t next, const Shape& image, PlanSizes sizes)
       : children_(children), next_(next), image_(image), sizes_(sizes) {}
 
+  /// False, with nothing taken, where there is no convolution to begin with.
   bool build() {
     if (!take_convolution() && !take_linear()) return false;
     take_norm();
@@ -150,6 +157,7 @@ class StageBuilder {
         sizes.h < sizes.kernel.h || sizes.w < sizes.kernel.w || !takes(sizes))
       return false;
     stage_.padding = o.padding;
+    stage_.weight_shape = {sizes.k, sizes.c, sizes.kernel.h, sizes.kernel.w};
     set_convolution(sizes, conv->weight(), conv->bias());
     take();
     return true;
@@ -163,6 +171,7 @@ class StageBuilder {
     const kernels::LaneConv2dSizes sizes{image_.size(), 1, 1, linear->weight().size(0), 1};
     if (linear->weight().size(1) != sizes.c || !takes(sizes)) return false;
     linear_ = true;
+    stage_.weight_shape = {sizes.k, sizes.c};
     set_convolution(sizes, linear->weight(), linear->bias());
     take(flattens ? 2 : 1);
     return true;
@@ -181,8 +190,9 @@ class StageBuilder {
   }
 
   template <class Norm>
-  void set_norm(const Norm& norm, Index run) {
+  void set_norm(const Norm& norm, Index run, const Shape& affine_shape) {
     stage_.normalized = true;
+    stage_.affine_shape = affine_shape;
     stage_.norm.run = run;
     stage_.eps = norm.options().eps;
     stage_.gamma = norm.weight();
@@ -199,16 +209,16 @@ class StageBuilder {
       batch = peek<BatchNorm2d<T>>();
     if (batch && batch->num_features() == c) {
       stage_.batch_norm = batch;
-      return set_norm(*batch, plane);
+      return set_norm(*batch, plane, {c});
     }
     if (const auto* group = peek<GroupNorm<T>>(); group && group->num_channels() == c)
-      return set_norm(*group, c / group->num_groups() * plane);
+      return set_norm(*group, c / group->num_groups() * plane, {c});
     if (const auto* layer = peek<LayerNorm<T>>()) {
       const Shape shape = linear_ ? Shape{c} : Shape{c, stage_.norm.h, stage_.norm.w};
       const Shape& over = layer->normalized_shape();
       if (over.rank() <= shape.rank() && over == shape.slice(shape.rank() - over.rank())) {
         stage_.norm.affine_by_position = true;
-        set_norm(*layer, over.size());
+        set_norm(*layer, over.size(), over);
       }
     }
   }

@@ -59,7 +59,7 @@ class PlanForward {
       kernels::lane_channel_moments(moments, z, s.norm, images);
     else if (s.normalized && !s.batch_norm)
       kernels::lane_run_moments(state_.mean_of(i, packet), state_.rstd_of(i, packet), z, s.norm,
-                                s.eps);
+                                s.eps, images);
   }
 
   void finish(std::size_t i, Index packet, T* y) {

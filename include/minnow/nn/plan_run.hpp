@@ -7,14 +7,6 @@
 
 namespace minnow::inline MINNOW_ABI::nn {
 
-/// True if the moments of batch norms are of two values at least when `images` go through the plan.
-template <class T>
-bool has_enough_values(const Plan<T>& plan, Index images) {
-  return std::ranges::all_of(plan.stages, [&](const PlanStage<T>& s) {
-    return !s.batch_norm || images * s.norm.plane() > 1;
-  });
-}
-
 /// The result of a plan's stages for images x [N, plan->x], recorded as one function of x and of
 /// the stages' parameters.
 template <class T>

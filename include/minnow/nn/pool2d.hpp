@@ -25,34 +25,32 @@ struct AvgPool2dOptions {
 
 namespace detail {
 
-/// Throws ShapeError where no window is like that. `name` is "MaxPool2d(3)", `side` "height" or
-/// "width".
-inline void check_window(const std::string& name, const char* side, Index kernel, Index stride,
-                         Index padding, Index dilation) {
-  check<ShapeError>(kernel > 0 && stride > 0 && dilation > 0, name, ": kernel ", kernel,
-                    ", stride ", stride, " and dilation ", dilation, " must be positive (", side,
-                    ")");
-  check<ShapeError>(padding >= 0 && 2 * padding <= kernel, name, ": padding ", padding,
-                    " must lie between 0 and half the kernel, ", kernel / 2, " (", side, ")");
-}
-inline void check_windows(const std::string& name, Size2 kernel, Size2 stride, Size2 padding,
-                          Size2 dilation) {
-  check_window(name, "height", kernel.h, stride.h, padding.h, dilation.h);
-  check_window(name, "width", kernel.w, stride.w, padding.w, dilation.w);
-}
-inline void check_output(const std::string& name, Size2 output) {
-  check<ShapeError>(output.h > 0 && output.w > 0, name, ": the output's sizes must be positive");
+/// "MaxPool2d(3)", "MaxPool2d(3, 2)"
+inline std::string pool_name(std::string_view layer, Size2 size) {
+  return size.h == size.w ? text(layer, '(', size, ')') : text(layer, size);
 }
 
-/// The axis of a pooling, after checking it.
+/// Throws ShapeError where no window is like that. `name` is "MaxPool2d(3)".
+inline void check_windows(const std::string& name, Size2 kernel, Size2 stride, Size2 padding,
+                          Size2 dilation) {
+  check_sides(name, "kernel", kernel, 1);
+  check_sides(name, "stride", stride, 1);
+  check_sides(name, "dilation", dilation, 1);
+  check<ShapeError>(
+      padding.h >= 0 && padding.w >= 0 && 2 * padding.h <= kernel.h && 2 * padding.w <= kernel.w,
+      name, ": padding ", padding, " must lie between 0 and half the kernel, ",
+      Size2(kernel.h / 2, kernel.w / 2));
+}
+
+/// The axis of a pooling with windows that have been checked. `side` is "height" or "width".
 inline kernels::PoolAxis pool_axis(const std::string& name, const char* side, const Shape& shape,
                                    Index size, Index kernel, Index stride, Index padding,
                                    Index dilation, bool ceil_mode) {
-  check_window(name, side, kernel, stride, padding, dilation);
-  const kernels::PoolAxis axis{
+  kernels::PoolAxis axis{
       size,    kernels::PoolAxis::count(size, kernel, stride, padding, dilation, ceil_mode),
       kernel,  stride,
       padding, dilation};
+  if (axis.out == 1) axis.stride = 1;  // whatever it was; kernels make room for it
   const Index reach = dilation * (kernel - 1) + 1;
   check<ShapeError>(size > 0 && axis.out > 0, name, ": a window of ", side, " ", reach,
                     " does not fit into x of shape ", shape, " with padding ", padding);
@@ -67,7 +65,7 @@ inline void check_images(const std::string& name, const Shape& shape) {
                     "; expected images, [N, C, H, W] or [C, H, W]");
 }
 
-/// x's shape with other images sizes.
+/// x's shape with images of another size.
 inline Shape with_image_size(Shape shape, Index h, Index w) {
   shape.set(-2, h);
   shape.set(-1, w);
@@ -96,9 +94,10 @@ Variable<T> avg_pool2d(std::string_view name, const Variable<T>& x, const Axis& 
 /// dilation makes possible), padding beyond half the kernel.
 template <class T>
 Variable<T> max_pool2d(const Variable<T>& x, Size2 kernel, const MaxPool2dOptions& options = {}) {
-  const std::string name = text("MaxPool2d(", kernel, ")");
+  const std::string name = detail::pool_name("MaxPool2d", kernel);
   detail::check_images(name, x.shape());
   const Size2 stride = options.stride.value_or(kernel);
+  detail::check_windows(name, kernel, stride, options.padding, options.dilation);
   const auto rows = detail::pool_axis(name, "height", x.shape(), x.size(-2), kernel.h, stride.h,
                                       options.padding.h, options.dilation.h, options.ceil_mode);
   const auto cols = detail::pool_axis(name, "width", x.shape(), x.size(-1), kernel.w, stride.w,
@@ -128,9 +127,10 @@ Variable<T> max_pool2d(const Variable<T>& x, Size2 kernel, const MaxPool2dOption
 /// Errors: ShapeError for another rank, a window that does not fit, padding beyond half the kernel.
 template <class T>
 Variable<T> avg_pool2d(const Variable<T>& x, Size2 kernel, const AvgPool2dOptions& options = {}) {
-  const std::string name = text("AvgPool2d(", kernel, ")");
+  const std::string name = detail::pool_name("AvgPool2d", kernel);
   detail::check_images(name, x.shape());
   const Size2 stride = options.stride.value_or(kernel);
+  detail::check_windows(name, kernel, stride, options.padding, 1);
   auto rows = detail::pool_axis(name, "height", x.shape(), x.size(-2), kernel.h, stride.h,
                                 options.padding.h, 1, options.ceil_mode);
   auto cols = detail::pool_axis(name, "width", x.shape(), x.size(-1), kernel.w, stride.w,
@@ -144,9 +144,9 @@ Variable<T> avg_pool2d(const Variable<T>& x, Size2 kernel, const AvgPool2dOption
 /// for another rank, an empty image, an output size below 1.
 template <class T>
 Variable<T> adaptive_avg_pool2d(const Variable<T>& x, Size2 output) {
-  const std::string name = text("AdaptiveAvgPool2d(", output, ")");
+  const std::string name = detail::pool_name("AdaptiveAvgPool2d", output);
   detail::check_images(name, x.shape());
-  detail::check_output(name, output);
+  check_sides(name, "output", output, 1);
   check<ShapeError>(x.size(-2) > 0 && x.size(-1) > 0, name, ": x of shape ", x.shape(),
                     " has no pixels to average");
   return detail::avg_pool2d("adaptive_avg_pool2d", x,
@@ -167,8 +167,8 @@ class MaxPool2d : public Module<T> {
   /// Errors: ShapeError for sizes that are not positive, or padding beyond half the kernel.
   explicit MaxPool2d(Size2 kernel, const MaxPool2dOptions& options = {})
       : kernel_(kernel), options_(options) {
-    detail::check_windows(text("MaxPool2d(", kernel, ")"), kernel, options.stride.value_or(kernel),
-                          options.padding, options.dilation);
+    detail::check_windows(detail::pool_name("MaxPool2d", kernel), kernel,
+                          options.stride.value_or(kernel), options.padding, options.dilation);
   }
 
   Size2 kernel() const { return kernel_; }
@@ -193,8 +193,8 @@ class AvgPool2d : public Module<T> {
   /// Errors: ShapeError for sizes that are not positive, or padding beyond half the kernel.
   explicit AvgPool2d(Size2 kernel, const AvgPool2dOptions& options = {})
       : kernel_(kernel), options_(options) {
-    detail::check_windows(text("AvgPool2d(", kernel, ")"), kernel, options.stride.value_or(kernel),
-                          options.padding, 1);
+    detail::check_windows(detail::pool_name("AvgPool2d", kernel), kernel,
+                          options.stride.value_or(kernel), options.padding, 1);
   }
 
   Size2 kernel() const { return kernel_; }
@@ -218,7 +218,7 @@ class AdaptiveAvgPool2d : public Module<T> {
  public:
   /// Errors: ShapeError for sizes that are not positive.
   explicit AdaptiveAvgPool2d(Size2 output) : output_(output) {
-    detail::check_output(text("AdaptiveAvgPool2d(", output, ")"), output);
+    check_sides(detail::pool_name("AdaptiveAvgPool2d", output), "output", output, 1);
   }
 
   Size2 output() const { return output_; }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -272,7 +273,7 @@ class Predictor {
                             {.bias = s.bias.data(), .relu = s.relu && !s.normalized},
                             convolution_memory);
       if (s.normalized) {
-        kernels::lane_run_moments(mean, rstd, out, s.norm, s.eps);
+        kernels::lane_run_moments(mean, rstd, out, s.norm, s.eps, images);
         const auto normalize = [&](auto relu) {
           kernels::lane_normalize<relu>(out, out, 0, s.norm.positions(), mean, rstd, s.gamma.data(),
                                         s.beta.data(), s.norm);
@@ -334,7 +335,7 @@ class Predictor {
   static void map(T* y, const T* x, const kernels::detail::Affine<T>& affine, Index count,
                   bool relu) {
     const V center(affine.center), scale(affine.scale), shift(affine.shift),
-        least(relu ? T(0) : std::numeric_limits<T>::lowest());
+        least(relu ? T(0) : -std::numeric_limits<T>::infinity());
     for (Index i = 0; i < count; i += lanes)
       max(fma(V::load(x + i) - center, scale, shift), least).store(y + i);
   }

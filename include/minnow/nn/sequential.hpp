@@ -1,6 +1,6 @@
 #pragma once
 /// @file
-/// Modules one after the other, and modules in a list.
+/// Modules one after the other.
 
 #include <memory>
 #include <mutex>
@@ -11,19 +11,6 @@
 #include "minnow/nn/plan_run.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
-
-namespace detail {
-
-/// Child number `i` of a module. Errors: Error if there is none.
-template <class T>
-Module<T>& child_of(const Module<T>& module, Index i) {
-  const Index size = std::ssize(module.children());
-  check(i >= 0 && i < size, module.name(), ": there is no child ", i, "; it has ", size,
-        ", numbered from 0");
-  return *module.children()[static_cast<std::size_t>(i)].second;
-}
-
-}  // namespace detail
 
 /// Feeds each module's output to the next. Children are named "0", "1", ..., as in PyTorch, or by
 /// name.
@@ -84,7 +71,7 @@ class Sequential : public Module<T> {
   }
 
   /// Whether children may run by a plan (the state after construction), here and in the Sequentials
-  /// directly below.
+  /// of which this one is made.
   void plan(bool on) {
     planning_ = on;
     for (const auto& [key, child] : this->children())
@@ -92,9 +79,11 @@ class Sequential : public Module<T> {
   }
 
   /// What runs how for an input of shape x [N, ...], a line for each stage and each single layer.
+  /// Errors: those of the layers, for a shape that they do not take.
   std::string plan_report(const Shape& x) {
     const NoGrad no_grad;
     const detail::EvalScope<T> eval(*this);
+    const detail::RandomStateScope random_state;
     std::string report;
     const auto line = [&](std::size_t first, std::size_t count, std::string_view what,
                           std::string_view how) {
@@ -166,7 +155,7 @@ class Sequential : public Module<T> {
       found = std::prev(entries.end());
     }
     const auto& plan = found->plan;
-    return plan && plan->fits_parameters() && has_enough_values(*plan, x[0]) ? plan : nullptr;
+    return plan && plan->fits_parameters() && plan->has_enough_values(x[0]) ? plan : nullptr;
   }
 
   bool planning_ = true;
@@ -175,27 +164,5 @@ class Sequential : public Module<T> {
 
 template <class First, class... Rest>
 Sequential(First, Rest...) -> Sequential<typename First::value_type>;
-
-/// Modules that are registered together but called by your own code.
-template <class T = float>
-class ModuleList : public Module<T> {
- public:
-  ModuleList() = default;
-
-  template <std::derived_from<Module<T>> M>
-  std::shared_ptr<M> add(M module) {
-    return this->register_module(std::to_string(this->children().size()), std::move(module));
-  }
-
-  Index size() const { return std::ssize(this->children()); }
-  /// Child number `i`. Errors: Error if there is none.
-  Module<T>& operator[](Index i) const { return detail::child_of(*this, i); }
-
-  /// Errors: always Error; a list has no order of calls.
-  Variable<T> forward(const Variable<T>&) override {
-    throw Error("ModuleList has no forward: call its modules, or use Sequential");
-  }
-  std::string name() const override { return "ModuleList"; }
-};
 
 }  // namespace minnow::inline MINNOW_ABI::nn

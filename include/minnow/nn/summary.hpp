@@ -2,7 +2,6 @@
 /// @file
 /// A model as a table: its layers, their output shapes and parameters, in torchsummary's layout.
 
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -67,21 +66,6 @@ struct Summary {
   }
 };
 
-namespace detail {
-
-class RandomStateScope {
- public:
-  RandomStateScope() : before_(default_generator().state()) {}
-  ~RandomStateScope() { default_generator().set_state(before_); }
-  RandomStateScope(const RandomStateScope&) = delete;
-  RandomStateScope& operator=(const RandomStateScope&) = delete;
-
- private:
-  RandomKey before_;
-};
-
-}  // namespace detail
-
 /// Describes `model` for samples of `input_shape` (without the batch) by sending a batch of two
 /// through it, in eval mode and without a graph. Leaves the model, its statistics and the random
 /// state as they were.
@@ -121,9 +105,7 @@ Summary summary(Module<T>& model, const Shape& input_shape) {
     model(Tensor<T>::zeros(batch_shape));
   }
 
-  std::set<const T*> counted;
   for (const auto& parameter : model.parameters()) {
-    if (!counted.insert(parameter.value().data()).second) continue;
     totals.parameters += parameter.size();
     if (parameter.requires_grad()) totals.trainable += parameter.size();
   }

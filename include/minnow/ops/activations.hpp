@@ -48,33 +48,34 @@ Variable<T> leaky_relu(const Variable<T>& x, double negative_slope = 0.01) {
 /// x where x > 0, else alpha * (exp(x) - 1).
 template <class T>
 Variable<T> elu(const Variable<T>& x, double alpha = 1) {
-  return detail::activation("elu", x, kernels::Elu<T>{static_cast<T>(alpha)}, 8);
+  return detail::activation("elu", x, kernels::Elu<T>{static_cast<T>(alpha)},
+                            detail::function_cost);
 }
 
 /// x times the probability that a standard normal number is below x.
 template <class T>
 Variable<T> gelu(const Variable<T>& x, GeluApproximation approximate = GeluApproximation::none) {
   if (approximate == GeluApproximation::tanh)
-    return detail::activation("gelu", x, kernels::GeluTanh{}, 8);
-  return detail::activation("gelu", x, kernels::Gelu{}, 32);
+    return detail::activation("gelu", x, kernels::GeluTanh{}, detail::function_cost);
+  return detail::activation("gelu", x, kernels::Gelu{}, 4 * detail::function_cost);
 }
 
 /// x * sigmoid(x), also known as swish.
 template <class T>
 Variable<T> silu(const Variable<T>& x) {
-  return detail::activation("silu", x, kernels::Silu{}, 8);
+  return detail::activation("silu", x, kernels::Silu{}, detail::function_cost);
 }
 
 /// 1 / (1 + exp(-x)).
 template <class T>
 Variable<T> sigmoid(const Variable<T>& x) {
-  return detail::activation("sigmoid", x, kernels::Sigmoid{}, 8);
+  return detail::activation("sigmoid", x, kernels::Sigmoid{}, detail::function_cost);
 }
 
 /// The hyperbolic tangent.
 template <class T>
 Variable<T> tanh(const Variable<T>& x) {
-  return detail::activation("tanh", x, kernels::Tanh{}, 8);
+  return detail::activation("tanh", x, kernels::Tanh{}, detail::function_cost);
 }
 
 }  // namespace minnow::inline MINNOW_ABI

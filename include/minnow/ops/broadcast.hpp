@@ -17,6 +17,9 @@ namespace minnow::inline MINNOW_ABI {
 
 namespace detail {
 
+/// Elementary functions cost about this many additions.
+inline constexpr Index function_cost = 8;
+
 /// Which axes of a shape are chosen.
 using AxisSet = std::array<bool, Shape::max_rank>;
 

@@ -11,14 +11,12 @@
 #include <numbers>
 
 #include "minnow/autograd.hpp"
+#include "minnow/core/simd_math.hpp"
 #include "minnow/ops/broadcast.hpp"
 
 namespace minnow::inline MINNOW_ABI {
 
 namespace detail {
-
-/// Elementary functions cost about this many additions.
-inline constexpr Index function_cost = 8;
 
 /// y = f(x) with dx = df(dy, x, y), both functions of packs.
 template <class T, class F, class DF>
@@ -45,6 +43,35 @@ Variable<T> binary(std::string_view name, const Variable<T>& x, const Variable<T
   });
 }
 
+/// y = f(x) with dx = df(dy), for which x need not be kept.
+template <class T, class F, class DF>
+Variable<T> linear_unary(std::string_view name, const Variable<T>& x, const F& f, const DF& df) {
+  return record<T>(name, map(1, f, x.value()), {x},
+                   [=](const Tensor<T>& dy) { return std::vector<Tensor<T>>{df(dy)}; });
+}
+
+/// z = f(x, y) with dx = dz and dy = dfy(dz), summed where they were repeated.
+template <class T, class F, class DFY>
+Variable<T> linear_binary(std::string_view name, const Variable<T>& x, const Variable<T>& y,
+                          const F& f, const DFY& dfy) {
+  const Shape a = x.shape(), b = y.shape(), shape = broadcast_shape(a, b, name);
+  const bool need_x = x.requires_grad(), need_y = y.requires_grad();
+  return record<T>(name, map_to(shape, 1, f, x.value(), y.value()), {x, y},
+                   [=](const Tensor<T>& dz) {
+                     std::vector<Tensor<T>> gradients(2);
+                     if (need_x) gradients[0] = sum_to(dz, a);
+                     if (need_y) gradients[1] = dfy(sum_to(dz, b));
+                     return gradients;
+                   });
+}
+
+/// -x.
+template <class T>
+Tensor<T> negative(const Tensor<T>& x) {
+  return map(
+      1, [](Pack<T> a) { return -a; }, x);
+}
+
 /// A number next to a variable, converted to the variable's type.
 template <class T>
 using Scalar = std::type_identity_t<T>;
@@ -53,46 +80,39 @@ using Scalar = std::type_identity_t<T>;
 
 template <class T>
 Variable<T> operator+(const Variable<T>& x, const Variable<T>& y) {
-  const auto add = [](Pack<T> a, Pack<T> b) { return a + b; };
-  const Shape a = x.shape(), b = y.shape();
-  const Shape shape = detail::broadcast_shape(a, b, "operator+");
-  return record<T>("add", detail::map_to(shape, 1, add, x.value(), y.value()), {x, y},
-                   [=](const Tensor<T>& dz) {
-                     return std::vector{detail::sum_to(dz, a), detail::sum_to(dz, b)};
-                   });
+  return detail::linear_binary(
+      "add", x, y, [](Pack<T> a, Pack<T> b) { return a + b; },
+      [](const Tensor<T>& dz) { return dz; });
 }
 template <class T>
 Variable<T> operator-(const Variable<T>& x, const Variable<T>& y) {
-  return detail::binary(
-      "operator-", x, y, 1, [](Pack<T> a, Pack<T> b) { return a - b; },
-      [](Pack<T> dz, Pack<T>, Pack<T>) { return dz; },
-      [](Pack<T> dz, Pack<T>, Pack<T>) { return -dz; });
+  return detail::linear_binary(
+      "sub", x, y, [](Pack<T> a, Pack<T> b) { return a - b; }, detail::negative<T>);
 }
 template <class T>
 Variable<T> operator*(const Variable<T>& x, const Variable<T>& y) {
   return detail::binary(
-      "operator*", x, y, 1, [](Pack<T> a, Pack<T> b) { return a * b; },
+      "mul", x, y, 1, [](Pack<T> a, Pack<T> b) { return a * b; },
       [](Pack<T> dz, Pack<T>, Pack<T> b) { return dz * b; },
       [](Pack<T> dz, Pack<T> a, Pack<T>) { return dz * a; });
 }
 template <class T>
 Variable<T> operator/(const Variable<T>& x, const Variable<T>& y) {
   return detail::binary(
-      "operator/", x, y, 2, [](Pack<T> a, Pack<T> b) { return a / b; },
+      "div", x, y, 2, [](Pack<T> a, Pack<T> b) { return a / b; },
       [](Pack<T> dz, Pack<T>, Pack<T> b) { return dz / b; },
       [](Pack<T> dz, Pack<T> a, Pack<T> b) { return -dz * (a / b / b); });
 }
 template <class T>
 Variable<T> operator-(const Variable<T>& x) {
-  return detail::unary(
-      "neg", x, 1, [](Pack<T> a) { return -a; }, [](Pack<T> dy, Pack<T>, Pack<T>) { return -dy; });
+  return detail::linear_unary(
+      "neg", x, [](Pack<T> a) { return -a; }, detail::negative<T>);
 }
 
 template <class T>
 Variable<T> operator+(const Variable<T>& x, detail::Scalar<T> s) {
-  return detail::unary(
-      "add", x, 1, [=](Pack<T> a) { return a + Pack<T>(s); },
-      [](Pack<T> dy, Pack<T>, Pack<T>) { return dy; });
+  return detail::linear_unary(
+      "add", x, [=](Pack<T> a) { return a + Pack<T>(s); }, [](const Tensor<T>& dy) { return dy; });
 }
 template <class T>
 Variable<T> operator+(detail::Scalar<T> s, const Variable<T>& x) {
@@ -104,15 +124,14 @@ Variable<T> operator-(const Variable<T>& x, detail::Scalar<T> s) {
 }
 template <class T>
 Variable<T> operator-(detail::Scalar<T> s, const Variable<T>& x) {
-  return detail::unary(
-      "sub", x, 1, [=](Pack<T> a) { return Pack<T>(s) - a; },
-      [](Pack<T> dy, Pack<T>, Pack<T>) { return -dy; });
+  return detail::linear_unary(
+      "sub", x, [=](Pack<T> a) { return Pack<T>(s) - a; }, detail::negative<T>);
 }
 template <class T>
 Variable<T> operator*(const Variable<T>& x, detail::Scalar<T> s) {
-  return detail::unary(
-      "mul", x, 1, [=](Pack<T> a) { return a * Pack<T>(s); },
-      [=](Pack<T> dy, Pack<T>, Pack<T>) { return dy * Pack<T>(s); });
+  const auto times = [=](Pack<T> a) { return a * Pack<T>(s); };
+  return detail::linear_unary("mul", x, times,
+                              [=](const Tensor<T>& dy) { return detail::map(1, times, dy); });
 }
 template <class T>
 Variable<T> operator*(detail::Scalar<T> s, const Variable<T>& x) {
@@ -159,7 +178,7 @@ template <class T>
 Variable<T> erf(const Variable<T>& x) {
   const T factor = 2 * std::numbers::inv_sqrtpi_v<T>;
   return detail::unary(
-      "erf", x, detail::function_cost, [](Pack<T> a) { return erf(a); },
+      "erf", x, 4 * detail::function_cost, [](Pack<T> a) { return erf(a); },
       [=](Pack<T> dy, Pack<T> a, Pack<T>) { return dy * Pack<T>(factor) * exp(-(a * a)); });
 }
 

@@ -44,6 +44,18 @@ struct BinaryCrossEntropyOptions {
 
 namespace detail {
 
+inline void check_smoothing(double smoothing) {
+  check(smoothing >= 0 && smoothing <= 1, "cross_entropy: label_smoothing ", smoothing,
+        " must lie in [0, 1]");
+}
+
+template <class T>
+void check_class_weight(const char* place, const Tensor<T>& weight, Index classes) {
+  check<ShapeError>(!weight.defined() || weight.shape() == Shape{classes}, place,
+                    ": weight has shape ", weight.shape(), ", expected [", classes,
+                    "], one number per class");
+}
+
 /// Checks logits, labels and weight, and says how the kernels see them.
 template <class T>
 kernels::LabelTargets<T> label_targets(const char* place, const Variable<T>& x,
@@ -59,9 +71,7 @@ kernels::LabelTargets<T> label_targets(const char* place, const Variable<T>& x,
                     "; an input of shape ", x.shape(), " needs labels of shape ", expected,
                     ", without the axis of the classes");
   const Index classes = rank > 1 ? x.size(1) : x.size(0);
-  check<ShapeError>(!weight.defined() || weight.shape() == Shape{classes}, place,
-                    ": weight has shape ", weight.shape(), ", expected [", classes,
-                    "], one number per class");
+  check_class_weight(place, weight, classes);
   for (Index i = 0; i < labels.size(); ++i)
     check(labels[i] == ignore_index || (labels[i] >= 0 && labels[i] < classes), place, ": label ",
           i, " is ", labels[i], "; with ", classes, " classes, labels are 0 to ", classes - 1,
@@ -69,12 +79,6 @@ kernels::LabelTargets<T> label_targets(const char* place, const Variable<T>& x,
   return {labels.data(), weight.defined() ? weight.data() : nullptr, rank > 1 ? x.size(0) : 1,
           classes,       rank > 1 ? x.shape().product(2, rank) : 1,  ignore_index,
           smoothing};
-}
-
-/// The same numbers in memory of their own; undefined for undefined.
-template <class T>
-Tensor<T> copy_of(const Tensor<T>& tensor) {
-  return tensor.defined() ? tensor.clone() : tensor;
 }
 
 /// What the sum of the losses is divided by: for a mean, what the labels weigh; NaN for nothing.
@@ -108,11 +112,10 @@ Tensor<T> reduced(const Tensor<T>& losses, Reduction reduction, double count) {
 template <class T>
 Variable<T> cross_entropy(const Variable<T>& logits, const Tensor<std::int64_t>& labels,
                           const std::type_identity_t<CrossEntropyOptions<T>>& options = {}) {
-  check(options.label_smoothing >= 0 && options.label_smoothing <= 1,
-        "cross_entropy: label_smoothing ", options.label_smoothing, " must lie in [0, 1]");
+  detail::check_smoothing(options.label_smoothing);
   // Copies, so that the backward sees the same if the caller fills them anew.
-  const Tensor<std::int64_t> own_labels = detail::copy_of(labels);
-  const Tensor<T> weight = detail::copy_of(options.weight);
+  const Tensor<std::int64_t> own_labels = labels.clone();
+  const Tensor<T> weight = options.weight.clone();
   const auto targets = detail::label_targets("cross_entropy", logits, own_labels, weight,
                                              options.ignore_index, options.label_smoothing);
   Tensor<T> log_p(logits.shape()), losses(labels.shape());
@@ -138,15 +141,12 @@ Variable<T> cross_entropy(const Variable<T>& logits, const Tensor<std::int64_t>&
 template <class T>
 Variable<T> cross_entropy(const Variable<T>& logits, const Tensor<T>& probabilities,
                           const std::type_identity_t<CrossEntropyOptions<T>>& options = {}) {
-  check(options.label_smoothing >= 0 && options.label_smoothing <= 1,
-        "cross_entropy: label_smoothing ", options.label_smoothing, " must lie in [0, 1]");
+  detail::check_smoothing(options.label_smoothing);
   check<ShapeError>(logits.rank() >= 1 && probabilities.shape() == logits.shape(),
                     "cross_entropy: probabilities have shape ", probabilities.shape(),
                     ", expected that of the logits, ", logits.shape());
   const Index axis = logits.rank() > 1 ? 1 : 0, classes = logits.size(axis);
-  check<ShapeError>(!options.weight.defined() || options.weight.shape() == Shape{classes},
-                    "cross_entropy: weight has shape ", options.weight.shape(), ", expected [",
-                    classes, "], one number per class");
+  detail::check_class_weight("cross_entropy", options.weight, classes);
   const T smoothing = static_cast<T>(options.label_smoothing);
   const auto smooth = [=](Pack<T> p, Pack<T> w) {
     return -w * fma(p, Pack<T>(1 - smoothing), Pack<T>(smoothing / static_cast<T>(classes)));
@@ -166,8 +166,8 @@ Variable<T> cross_entropy(const Variable<T>& logits, const Tensor<T>& probabilit
 template <class T>
 Variable<T> nll_loss(const Variable<T>& log_p, const Tensor<std::int64_t>& labels,
                      const std::type_identity_t<NllLossOptions<T>>& options = {}) {
-  const Tensor<std::int64_t> own_labels = detail::copy_of(labels);
-  const Tensor<T> weight = detail::copy_of(options.weight);
+  const Tensor<std::int64_t> own_labels = labels.clone();
+  const Tensor<T> weight = options.weight.clone();
   const auto targets =
       detail::label_targets("nll_loss", log_p, own_labels, weight, options.ignore_index, 0);
   Tensor<T> losses(labels.shape());
@@ -222,11 +222,11 @@ Variable<T> binary_cross_entropy_with_logits(
   check<ShapeError>(x.shape() == target.shape(), place, ": x has shape ", x.shape(),
                     ", target has shape ", target.shape(), "; they must be equal");
   // Copies, so that the backward sees the same if the caller fills them anew.
-  const Tensor<T> own_target = target.clone();
   const auto copy_or_one = [](const Tensor<T>& tensor) {
     return tensor.defined() ? tensor.clone() : Tensor<T>::scalar(1);
   };
-  const Tensor<T> weight = copy_or_one(options.weight), positive = copy_or_one(options.pos_weight);
+  const Tensor<T> own_target = target.clone(), weight = copy_or_one(options.weight),
+                  positive = copy_or_one(options.pos_weight);
   const auto check_fits = [&](const Tensor<T>& tensor, const char* name) {
     check<ShapeError>(detail::broadcast_shape(x.shape(), tensor.shape(), place) == x.shape(), place,
                       ": ", name, " has shape ", tensor.shape(), ", which cannot be repeated to ",

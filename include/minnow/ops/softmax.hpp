@@ -4,6 +4,7 @@
 
 #include "minnow/autograd.hpp"
 #include "minnow/kernels/softmax.hpp"
+#include "minnow/ops/broadcast.hpp"
 
 namespace minnow::inline MINNOW_ABI {
 
@@ -13,9 +14,9 @@ namespace detail {
 struct AxisView {
   Index outer = 1, size = 1, inner = 1;
 
-  AxisView(const Shape& shape, Index axis) {
+  AxisView(const Shape& shape, Index axis, std::string_view place) {
     if (shape.rank() == 0 && (axis == 0 || axis == -1)) return;
-    axis = shape.wrap(axis);
+    axis = wrap_axis(shape, axis, place);
     outer = shape.product(0, axis);
     size = shape[axis];
     inner = shape.product(axis + 1, shape.rank());
@@ -28,7 +29,7 @@ struct AxisView {
 /// Errors: ShapeError if x has no such axis.
 template <class T>
 Variable<T> softmax(const Variable<T>& x, Index axis) {
-  const detail::AxisView view(x.shape(), axis);
+  const detail::AxisView view(x.shape(), axis, "softmax");
   Tensor<T> y(x.shape());
   kernels::softmax_forward(y.data(), x.value().data(), view.outer, view.size, view.inner);
   return record<T>("softmax", y, {x}, [y, view](const Tensor<T>& dy) {
@@ -42,7 +43,7 @@ Variable<T> softmax(const Variable<T>& x, Index axis) {
 /// Errors: ShapeError if x has no such axis.
 template <class T>
 Variable<T> log_softmax(const Variable<T>& x, Index axis) {
-  const detail::AxisView view(x.shape(), axis);
+  const detail::AxisView view(x.shape(), axis, "log_softmax");
   Tensor<T> y(x.shape());
   kernels::log_softmax_forward(y.data(), x.value().data(), view.outer, view.size, view.inner);
   return record<T>("log_softmax", y, {x}, [y, view](const Tensor<T>& dy) {

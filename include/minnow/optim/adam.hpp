@@ -14,8 +14,8 @@ struct AdamOptions {
   static constexpr bool decoupled = false;
 
   double lr = 1e-3;
-  std::array<double, 2> betas = {0.9,
-                                 0.999};  ///< how much of the mean and of the mean square is kept
+  /// How much of the mean, and of the mean square, is kept.
+  std::array<double, 2> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 0;  ///< times the parameter, added to its gradient
   bool amsgrad = false;     ///< divide by the largest mean square so far
@@ -28,8 +28,8 @@ struct AdamWOptions {
   static constexpr bool decoupled = true;
 
   double lr = 1e-3;
-  std::array<double, 2> betas = {0.9,
-                                 0.999};  ///< how much of the mean and of the mean square is kept
+  /// How much of the mean, and of the mean square, is kept.
+  std::array<double, 2> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 1e-2;  ///< times lr, the share of the parameter that each step takes away
   bool amsgrad = false;        ///< divide by the largest mean square so far

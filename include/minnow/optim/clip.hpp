@@ -23,9 +23,13 @@ double grad_norm(const std::vector<Variable<T>>& parameters, double norm_type = 
     const Tensor<T>& dp = parameter.grad();
     if (!dp.defined()) continue;
     const double part = kernels::sum_abs_power(dp.data(), dp.size(), norm_type);
-    total = !largest ? total + part : part <= total || std::isnan(total) ? total : part;
+    if (!largest)
+      total += part;
+    else if (!(part <= total) && !std::isnan(total))
+      total = part;
   }
-  return norm_type == 2 ? std::sqrt(total) : largest ? total : std::pow(total, 1 / norm_type);
+  if (largest) return total;
+  return norm_type == 2 ? std::sqrt(total) : std::pow(total, 1 / norm_type);
 }
 
 /// Scales all gradients by one factor so that their norm is at most `max_norm`; smaller ones stay

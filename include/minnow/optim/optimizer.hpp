@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -157,37 +156,12 @@ class Optimizer : public OptimizerBase {
   std::vector<Group> groups_;
 };
 
-/// One number for all groups of an optimiser, or one for each: `0.1` or `{0.1, 0.01}`.
-class PerGroup {
- public:
-  PerGroup(double all) : values_{all} {}  // NOLINT: .max_lr = 0.1 is meant to work
-  PerGroup(std::initializer_list<double> each) : values_(each) {}
-
-  /// Errors: Error unless there is one number, or one per group.
-  std::vector<double> expand(Index groups, std::string_view name) const {
-    if (values_.size() == 1)
-      return std::vector<double>(static_cast<std::size_t>(groups), values_[0]);
-    check(std::ssize(values_) == groups, name, " has ", values_.size(), " values for ", groups,
-          " groups of parameters; give one, or one per group");
-    return values_;
-  }
-
- private:
-  std::vector<double> values_;
-};
-
 namespace detail {
 
-inline void check_group_count(const OptimizerBase& optimizer, std::size_t made_for) {
-  check(optimizer.group_count() == static_cast<Index>(made_for), "scheduler: made for ", made_for,
-        " groups of parameters, the optimizer has ", optimizer.group_count(),
-        " now; add the groups first");
-}
-
 /// Throws "SGD: lr = -1 must be positive" unless `value` is finite and passes.
-inline void check_option(bool passes, std::string_view optimizer, std::string_view option,
-                         double value, std::string_view need) {
-  check(passes && std::isfinite(value), optimizer, ": ", option, " = ", value, " must be ", need);
+inline void check_option(bool passes, std::string_view owner, std::string_view option, double value,
+                         std::string_view need) {
+  check(passes && std::isfinite(value), owner, ": ", option, " = ", value, " must be ", need);
 }
 
 }  // namespace detail

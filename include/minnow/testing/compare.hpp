@@ -23,10 +23,13 @@ struct Comparison {
 
 /// Compares element by element: |actual - expected| <= absolute + relative * |expected|. NaN is
 /// close to nothing but NaN, infinity only to the same infinity. A difference in shape is not
-/// close.
+/// close, and an undefined tensor is close to none.
 template <class T, class U>
 Comparison compare(const Tensor<T>& actual, const Tensor<U>& expected, double relative,
                    double absolute) {
+  if (!actual.defined() || !expected.defined())
+    return {false, std::numeric_limits<double>::infinity(),
+            actual.defined() ? "the expected tensor is undefined" : "the tensor is undefined"};
   if (actual.shape() != expected.shape())
     return {false, std::numeric_limits<double>::infinity(),
             text("shape ", actual.shape(), ", expected ", expected.shape())};
@@ -49,10 +52,10 @@ Comparison compare(const Tensor<T>& actual, const Tensor<U>& expected, double re
   return result;
 }
 
-/// True if every bit is equal.
+/// True if every bit is equal; false for undefined tensors.
 template <class T>
 bool same_bits(const Tensor<T>& a, const Tensor<T>& b) {
-  return a.shape() == b.shape() &&
+  return a.defined() && b.defined() && a.shape() == b.shape() &&
          std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(T)) == 0;
 }
 

@@ -14,9 +14,8 @@
 #include <variant>
 #include <vector>
 
-#include "minnow/core/error.hpp"
+#include "minnow/core/file.hpp"
 #include "minnow/core/parallel.hpp"
-#include "minnow/data/gzip.hpp"
 
 namespace minnow::inline MINNOW_ABI::train {
 
@@ -125,7 +124,7 @@ struct History {
     std::error_code failure;  // is told by the file that cannot be created
     if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), failure);
     const std::string content = json();
-    data::detail::PendingFile file(path.string());
+    minnow::detail::PendingFile file(path.string());
     file.write(content.data(), content.size());
     file.commit();
   }

@@ -83,8 +83,8 @@ class ConfusionMatrix {
   }
 
   Index classes() const { return classes_; }
-  /// `predicted` -1 counts the rows that held a NaN. Here and below: Error for another class that
-  /// there is not.
+  /// `predicted` -1 counts the rows that held a NaN. Errors: Error for any other number that is
+  /// not in [0, classes), here and in `recall` and `precision`.
   Index count(Index actual, Index predicted) const {
     check(actual >= 0 && actual < classes_ && predicted >= -1 && predicted < classes_,
           "ConfusionMatrix: class ", actual, " taken for ", predicted, "; there are 0 to ",
