@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "dataset.hpp"
+#include "minnow/io/safetensors.hpp"
 #include "minnow/nn/summary.hpp"
 #include "minnow_build_info.hpp"
 #include "options.hpp"
@@ -28,6 +29,9 @@ extern "C" void on_interrupt(int) {
 
 std::filesystem::path history_file(const Options& options) {
   return std::filesystem::path(options.out) / "history.json";
+}
+std::filesystem::path weights_file(const Options& options, const std::string& norm) {
+  return std::filesystem::path(options.out) / (norm + ".safetensors");
 }
 
 std::vector<std::pair<std::string, train::Setting>> settings(Norm norm, const Recipe& recipe,
@@ -58,7 +62,8 @@ std::string epoch_line(const train::EpochRecord& record, Index epoch, Index epoc
       record.complete ? "" : "  (interrupted)", '\n');
 }
 
-/// Trains one network, and appends its record to the history, which is saved after every epoch.
+/// Trains one network, and appends its record to the history. History and weights are saved after
+/// every epoch.
 void run(Norm norm, const Options& options, const Images& images, train::History& history) {
   const Recipe recipe = options.recipe(norm);
   manual_seed(options.seed);
@@ -75,6 +80,11 @@ void run(Norm norm, const Options& options, const Images& images, train::History
     const std::string label = text(align_right(text(epoch, '/', recipe.epochs), 6));
     record.epochs.push_back(trainer.epoch(label, options.quiet ? nullptr : &terminal, stop));
     history.save(history_file(options));
+    io::save_safetensors(weights_file(options, record.name).string(), net.state_dict(),
+                         {{"format", "pt"},
+                          {"dataset", history.dataset},
+                          {"epochs", text(epoch)},
+                          {"test_accuracy", text(record.epochs.back().test_accuracy)}});
     if (!options.quiet) print(epoch_line(record.epochs.back(), epoch, recipe.epochs));
   }
   if (!options.quiet) print("\n");
@@ -132,7 +142,8 @@ int main(const Options& options) {
   for (const std::string& sentence :
        inferences(history.runs, regularised, history.train_images, history.test_images))
     print(wrapped(sentence, std::min(100, train::Terminal::detect().width())));
-  print(text("\nAll numbers: ", history_file(options).string(), "\n"));
+  print(text("\nAll numbers: ", history_file(options).string(),
+             "\nWeights:     ", weights_file(options, "*").string(), "\n"));
 
   bool good_enough = !options.min_accuracy || history.runs.size() == options.norms.size();
   for (const train::RunRecord& record : history.runs) {

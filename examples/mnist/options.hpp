@@ -143,7 +143,8 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
   add("--mirror", options.mirror, "URL",
       "Folder to download the four files from, if they are not on this machine");
   add("--limit", options.limit, "N", "Train on the first N images only")->check(positive);
-  add("--out", options.out, "DIR", text("Directory for history.json [", options.out, ']'));
+  add("--out", options.out, "DIR",
+      text("Directory for history.json and the weights [", options.out, ']'));
   app.add_flag("--summary", options.summary, "Print the networks' layers and parameters, and end");
   app.add_flag("--quiet", options.quiet, "Print the comparison only");
   add("--min-accuracy", options.min_accuracy, "X",
