@@ -11,6 +11,7 @@ endif()
 target_include_directories(minnow INTERFACE "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
 
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/minnow" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(TARGETS ${targets} EXPORT minnowTargets)
 install(EXPORT minnowTargets NAMESPACE minnow:: DESTINATION "${package}")
 

@@ -105,7 +105,7 @@ TEST_CASE("a history that cannot be saved says where, and leaves the old file al
   const TemporaryDirectory directory;
   std::ofstream(fs::path(directory.path()) / "file") << "not a folder";
   const fs::path path = fs::path(directory.path()) / "file" / "history.json";
-  const std::string message = path.string() + ": cannot be created: Not a directory";
+  const std::string message = path.parent_path().string() + ": cannot be created: Not a directory";
   CHECK_THROWS_WITH_AS(example().save(path), message.c_str(), DataError);
   CHECK(read_file(fs::path(directory.path()) / "file") == "not a folder");
 }

@@ -81,7 +81,7 @@ Variable<T> loss_of(const Reference& r, const Variable<T>& x) {
     default: {
       Tensor<T> target = numbers<T>(r.shape, 11, 1);
       for (T& t : target.values()) t = (t + 5) / 16;
-      if (r.kind == Kind::mse) return mse_loss(x, target, r.reduction);
+      if (r.kind == Kind::mse) return mse_loss(x, target, {.reduction = r.reduction});
       const Index last = r.shape.back();
       return binary_cross_entropy_with_logits(
           x, target,
@@ -195,7 +195,7 @@ TEST_CASE_TEMPLATE("the other losses agree with their definitions at every size"
         check_close(x.grad(), same.grad(), tolerance);
       };
       const auto target = Tensor<T>::uniform(shape, 0, 1, {4, 0, 0});
-      compare([&](const auto& x) { return mse_loss(x, target, reduction); },
+      compare([&](const auto& x) { return mse_loss(x, target, {.reduction = reduction}); },
               [&](const auto& x) {
                 return composed::mse_loss(x, Variable<T>(target), name_of(reduction));
               });
@@ -316,7 +316,8 @@ TEST_CASE("the mean of many small losses is exact to the last digits") {
   const Variable<float> x(Tensor<float>::full({count}, 0.1F));
   const auto target = Tensor<float>::zeros({count});
   CHECK(mse_loss(x, target).item() == doctest::Approx(0.01).epsilon(2e-7));
-  CHECK(mse_loss(x, target, Reduction::sum).item() == doctest::Approx(0.01 * count).epsilon(2e-7));
+  CHECK(mse_loss(x, target, {.reduction = Reduction::sum}).item() ==
+        doctest::Approx(0.01 * count).epsilon(2e-7));
 }
 
 TEST_CASE("gradients agree with finite differences") {

@@ -141,6 +141,7 @@ TEST_CASE("a mistake on the command line is named, and ends with status 1") {
       {{"--epochs", "many"}, "--epochs"},
       {{"--epochs", "1.5"}, "--epochs: '1.5' is not a positive whole number"},
       {{"--seed", "-1"}, "--seed: '-1' is not a whole number from 0 on"},
+      {{"--seed", "99999999999999999999"}, "--seed: '99999999999999999999' is not a whole number"},
       {{"--dropout", "1.5"}, "--dropout"},
       {{"--lr", "-1"}, "--lr"},
       {{"--optimizer", "lbfgs"}, "--optimizer"},

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+
 using namespace minnow;
 using namespace mnist;
 
@@ -68,7 +70,19 @@ TEST_CASE("over-fitting is read off the gap, where it is more than chance") {
 TEST_CASE("an interrupted epoch is told") {
   RunRecord partial = run("batch", 99, {98, 98.5});
   partial.epochs.back().complete = false;
-  CHECK(contains(sentence({partial}), " after 2 epochs, the last interrupted; "));
+  CHECK(contains(sentence({partial}),
+                 " after 2 epochs, the last interrupted; an epoch that was not "
+                 "finished does not tell whether it over-fits; "));
+}
+
+TEST_CASE("a run that diverged is called so, and is nobody's rival") {
+  RunRecord lost = run("batch", 9, {98, 9.8});
+  lost.epochs.back().train_loss = std::numeric_limits<double>::quiet_NaN();
+  const auto sentences = inferences({lost, run("group", 99, {99, 99})}, {true, true}, 60000, 10000);
+  CHECK(sentences[0] ==
+        "batch: diverged in epoch 2, where the loss was no finite number; a smaller learning rate "
+        "is the first remedy.");
+  CHECK_FALSE(contains(sentences[1], "batch"));
 }
 
 TEST_CASE("the trend compares the last epochs with those before") {

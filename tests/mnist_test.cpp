@@ -156,6 +156,16 @@ TEST_CASE("torchvision's folders are looked into, each for its own data set") {
   CHECK(error_in(directory.path()).find("no such files") != std::string::npos);
 }
 
+TEST_CASE("a directory with the other half of a data set is told what it lacks") {
+  const TemporaryDirectory directory;
+  write_training(directory.path());
+  const std::string error =
+      error_of<DataError>([&] { data::MNIST(Split::test, {.root = directory.path()}); });
+  CHECK(error.find(directory.path() +
+                   ": has no t10k-images-idx3-ubyte and no t10k-labels-idx1-ubyte\n") !=
+        std::string::npos);
+}
+
 TEST_CASE("a directory that was given is used or refused, never replaced") {
   const EmptyPlaces places;
   write_training(places.directory / "data");

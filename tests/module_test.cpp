@@ -140,6 +140,12 @@ TEST_CASE("a state holds parameters and buffers by name, and shares their memory
   CHECK(std::get<Tensor<std::int64_t>>(state.at("first.calls")).item() == 1);
   const auto& scale = std::get<Tensor<float>>(state.at("second.scale"));
   CHECK(scale.shares_memory_with(model.parameters()[3].value()));
+
+  const nn::StateDict copy = nn::clone(state);
+  CHECK(keys(copy) == keys(state));
+  (void)model(ones);
+  CHECK(std::get<Tensor<std::int64_t>>(state.at("first.calls")).item() == 2);
+  CHECK(std::get<Tensor<std::int64_t>>(copy.at("first.calls")).item() == 1);
 }
 
 TEST_CASE_TEMPLATE("a state goes over into another module, also of another type", T, float,

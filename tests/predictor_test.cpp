@@ -115,7 +115,18 @@ TEST_CASE("predictor: errors say what does not fit") {
   nn::Sequential net(nn::Conv2d(1, 4, 3), nn::GELU());
   CHECK_THROWS_WITH_AS(
       nn::Predictor(net, {8, 1, 6, 6}),
-      doctest::Contains("child 1 (GELU) cannot be part of a predictor where it stands"), Error);
+      doctest::Contains("child 1 (GELU) cannot be part of a predictor: nn/predictor.hpp names"),
+      Error);
+  nn::Sequential strided(nn::Conv2d(1, 4, 3), nn::Conv2d(4, 4, 3, {.stride = 2}));
+  CHECK_THROWS_WITH_AS(nn::Predictor(strided, {8, 1, 9, 9}),
+                       "Predictor: child 1 (Conv2d) cannot be part of a predictor: its stride is "
+                       "2, only 1 will do. For input [8, 1, 9, 9], the first size being the number "
+                       "of samples, call the model itself after eval(), under a NoGrad",
+                       Error);
+  CHECK_THROWS_WITH_AS(nn::Predictor(strided, {8, 2, 9, 9}),
+                       doctest::Contains("child 0 (Conv2d) cannot be part of a predictor: it does "
+                                         "not take a sample of shape [2, 9, 9]"),
+                       Error);
   CHECK_THROWS_WITH_AS(nn::Predictor(net, Shape{8}),
                        doctest::Contains("Predictor: shape [8], expected"), ShapeError);
   nn::Sequential conv(nn::Conv2d(1, 4, 3));

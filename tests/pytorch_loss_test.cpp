@@ -47,9 +47,10 @@ TEST_CASE_TEMPLATE("losses give PyTorch's values and gradients for every reducti
          [&](const V& x) { return nll_loss(x, some, {.weight = weight, .reduction = how}); });
     loss("nll_pixels", [&](const V& x) { return nll_loss(x, pixels, {.reduction = how}); });
 
-    check_function<T>(r, "mse" + suffix,
-                      [&](const std::vector<V>& in) { return mse_loss(in[0], in[1], how); },
-                      {.inputs = {"x", "target"}, .output = "out"});
+    check_function<T>(
+        r, "mse" + suffix,
+        [&](const std::vector<V>& in) { return mse_loss(in[0], in[1], {.reduction = how}); },
+        {.inputs = {"x", "target"}, .output = "out"});
     const auto bce = [&](const std::string& stem, BinaryCrossEntropyOptions<T> options) {
       options.reduction = how;
       check_function<T>(r, stem + suffix,

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "minnow/nn/module_list.hpp"
 #include "minnow/ops/elementwise.hpp"
 #include "minnow/testing/compare.hpp"
 
@@ -85,6 +86,19 @@ TEST_CASE("children are named by their number, or by a name of their own") {
                        Error);
   CHECK_THROWS_WITH_AS(model.add("head", Increment()),
                        "Module: the name 'head' is registered already", Error);
+}
+
+TEST_CASE("a module that is pointed to may stand in several places") {
+  const std::shared_ptr<nn::Module<float>> shared = std::make_shared<Scale<float>>(Scale(2));
+  nn::Sequential<float> model;
+  model.add(shared).add(Increment()).add("again", shared);
+  CHECK(keys(model) == std::vector<std::string>{"0.factor", "again.factor"});
+  CHECK(model.parameters().size() == 1);
+  CHECK(same_bits(model(row<float>()).value(), Tensor<float>({1, 2}, {6, 10})));
+  CHECK_THROWS_AS(model.add(std::shared_ptr<nn::Module<float>>()), Error);
+  nn::ModuleList<float> list;
+  list.add(shared);
+  CHECK(&list[0] == shared.get());
 }
 
 TEST_CASE("models nest, and paths of names with them") {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <set>
 #include <vector>
 
 #include "minnow/testing/compare.hpp"
@@ -439,4 +440,12 @@ TEST_CASE("wrong options are refused") {
   CHECK(error([] {
           data::RandomErasing({.ratio = {0, 1}});
         }) == "RandomErasing: ratio from 0 to 1, expected two positive numbers, the least first");
+}
+
+TEST_CASE("no two samples share a random number, however many are drawn") {
+  const Keys keys(3, 7, 0);
+  std::set<double> numbers;
+  for (Index i = 0; i < 3; ++i)
+    for (std::uint64_t draw = 0; draw < 1000; ++draw) numbers.insert(keys.keys.uniform(i, draw));
+  CHECK(numbers.size() == 3000);
 }

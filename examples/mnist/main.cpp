@@ -58,8 +58,13 @@ std::string epoch_line(const train::EpochRecord& record, Index epoch, Index epoc
       align_right(text(epoch, '/', epochs), 6), align_right(fixed(record.train_loss, 4), 12),
       align_right(fixed(record.train_accuracy, 2), 8), " %",
       align_right(fixed(record.test_loss, 4), 11), align_right(fixed(record.test_accuracy, 2), 8),
-      " %", align_right(fixed(record.lr, 6), 10), align_right(fixed(record.seconds, 1), 9),
+      " %", ' ', align_right(fixed(record.lr, 6), 9), align_right(fixed(record.seconds, 1), 9),
       record.complete ? "" : "  (interrupted)", '\n');
+}
+
+void check_printed() {
+  check(std::fflush(stdout) == 0 && std::ferror(stdout) == 0,
+        "the results cannot be written to the standard output");
 }
 
 /// Trains one network, and appends its record to the history. History and weights are saved after
@@ -98,10 +103,11 @@ int main(const Options& options) {
       print(text(name(norm), " norm\n", nn::summary(net, {1, 28, 28}),
                  norm == options.norms.back() ? "" : "\n"));
     }
+    check_printed();
     return 0;
   }
 
-  set_num_threads(options.threads);
+  if (options.threads > 0) set_num_threads(options.threads);
   std::signal(SIGINT, on_interrupt);
   const std::optional<Dataset> dataset = load(options, stop);
   if (!dataset) return exit_no_data;
@@ -123,6 +129,7 @@ int main(const Options& options) {
                options.seed, "; ", counted(threads, "thread"), " on ", cpu, " (", isa, ")\n\n"));
   }
 
+  history.save(history_file(options));  // a folder that cannot be written to is told at once
   std::vector<bool> regularised;
   for (const Norm norm : options.norms) {
     if (stop) break;
@@ -157,8 +164,7 @@ int main(const Options& options) {
         stderr);
     good_enough = false;
   }
-  if (std::fflush(stdout) != 0 || std::ferror(stdout))
-    throw Error("the results cannot be written to the standard output");
+  check_printed();
   if (stop) return exit_interrupted;
   return good_enough ? 0 : exit_failure;
 }

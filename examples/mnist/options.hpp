@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <array>
+#include <charconv>
 #include <limits>
 #include <optional>
 #include <string>
@@ -95,7 +96,9 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
   const auto number = []<class N>(N least, N most, const char* what) {
     return [=](const std::string& word) {
       N value = 0;
-      const bool fits = CLI::detail::lexical_cast(word, value) && value >= least && value <= most;
+      const auto [end, failure] = std::from_chars(word.data(), word.data() + word.size(), value);
+      const bool fits = failure == std::errc() && end == word.data() + word.size() &&
+                        value >= least && value <= most;
       return fits ? std::string() : text("'", word, "' is not ", what);
     };
   };
@@ -134,7 +137,8 @@ inline std::optional<Options> parse(int argc, const char* const* argv, int& stat
   add("--seed", options.seed, "N",
       text("The same seed gives the same weights, with any number of threads [", options.seed, ']'))
       ->check(number(Index{0}, std::numeric_limits<Index>::max(), "a whole number from 0 on"));
-  add("--threads", options.threads, "N", "0: one for each core [0]")
+  add("--threads", options.threads, "N",
+      "0: as many as MINNOW_NUM_THREADS says, or one for each core [0]")
       ->check(number(Index{0}, Index{1024}, "a number of threads"));
   add("--dataset", options.dataset, "NAME", "mnist or fashion [mnist, or what there is instead]")
       ->check(one_of(std::array{"mnist", "fashion"}));

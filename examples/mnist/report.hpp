@@ -54,6 +54,15 @@ class Findings {
   bool overfits() const { return gap() > 3 * gap_error_; }
   bool test_is_easier() const { return gap() < -3 * gap_error_; }
 
+  /// The first epoch, from 1, at whose end a loss was no finite number; 0 if there is none.
+  Index diverged() const {
+    const auto finite = [](const EpochRecord& epoch) {
+      return std::isfinite(epoch.train_loss) && std::isfinite(epoch.test_loss);
+    };
+    const auto found = std::ranges::find_if_not(run_.epochs, finite);
+    return found == run_.epochs.end() ? 0 : found - run_.epochs.begin() + 1;
+  }
+
   double median_seconds() const {
     std::vector<double> seconds;
     for (const EpochRecord& epoch : run_.epochs) seconds.push_back(epoch.seconds);
@@ -114,6 +123,8 @@ namespace detail {
 inline std::string points(double difference) { return fixed(std::abs(difference), 2) + " points"; }
 
 inline std::string fitting(const Findings& found, bool regularised) {
+  if (!found.last().complete)
+    return "an epoch that was not finished does not tell whether it over-fits";
   const std::string gap = points(found.gap());
   if (found.overfits())
     return text("training accuracy is ", gap, " higher: it over-fits",
@@ -144,7 +155,7 @@ inline std::string improving(const Findings& found) {
 inline std::string relation(const Findings& found, const std::vector<Findings>& all) {
   const Findings* rival = nullptr;  // the best of the others
   for (const Findings& other : all)
-    if (&other.run() != &found.run() &&
+    if (&other.run() != &found.run() && other.diverged() == 0 &&
         (!rival || other.last().test_accuracy > rival->last().test_accuracy))
       rival = &other;
   if (!rival) return "";
@@ -181,6 +192,12 @@ inline std::vector<std::string> inferences(const std::vector<RunRecord>& runs,
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Findings& found = all[i];
     const Index epochs = std::ssize(found.run().epochs);
+    if (const Index epoch = found.diverged()) {
+      sentences.push_back(text(found.run().name, ": diverged in epoch ", epoch,
+                               ", where the loss was no finite number; a smaller learning rate is "
+                               "the first remedy."));
+      continue;
+    }
     sentences.push_back(text(found.run().name, ": ", fixed(found.last().test_accuracy, 2),
                              " % of the test images (", "standard error ", fixed(found.error(), 2),
                              ") after ", counted(epochs, "epoch"),

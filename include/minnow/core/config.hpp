@@ -7,6 +7,13 @@
 
 #include "minnow/version.hpp"
 
+#if __cplusplus < 202002L
+#error "minnow needs C++20: compile with -std=c++20"
+#endif
+#if !defined(__cpp_exceptions) || !defined(__cpp_rtti)
+#error "minnow needs exceptions and run-time type information: leave out -fno-exceptions, -fno-rtti"
+#endif
+
 // The whole library lives in one inline namespace that is named after the version, the instruction
 // set and the threading it was compiled for. Translation units built with different flags therefore
 // hold different symbols: they link safely side by side, and a tensor passed from one to the other
@@ -33,11 +40,20 @@
 #define MINNOW_ISA scalar
 #endif
 
-// What Eigen was asked to do without: registers of one number.
+// What Eigen makes of it, which core/simd.hpp checks: floats in a register, one if it was asked to do
+// without.
 #if defined(EIGEN_DONT_VECTORIZE)
 #define MINNOW_PACKS _onelane
+#define MINNOW_LANES 1
 #else
 #define MINNOW_PACKS
+#if defined(__AVX512F__)
+#define MINNOW_LANES 16
+#elif defined(__AVX__)
+#define MINNOW_LANES 8
+#elif defined(__SSE2__) || defined(__ARM_NEON)
+#define MINNOW_LANES 4
+#endif
 #endif
 
 #if defined(_OPENMP)

@@ -39,7 +39,8 @@ class MemoryPool {
     return pool;
   }
 
-  /// Memory for at least `bytes`; `size_class` must be given back to `release`.
+  /// Memory for at least `bytes`; where the system has none left, what waits here is given back to
+  /// it first. Errors: std::bad_alloc. `size_class` must be given back to `release`.
   MINNOW_NOINLINE void* acquire(std::size_t bytes, std::uint32_t& size_class) {
     size_class = class_of(bytes);
     const std::size_t size = class_bytes(size_class);
@@ -48,7 +49,11 @@ class MemoryPool {
     if (block) {
       free_[size_class] = next(block);
     } else {
-      block = ::operator new (size, std::align_val_t{memory_alignment});
+      block = ::operator new (size, std::align_val_t{memory_alignment}, std::nothrow);
+      if (!block) {
+        release_waiting();
+        block = ::operator new (size, std::align_val_t{memory_alignment});
+      }
       ++stats_.system_allocations;
       stats_.bytes_reserved += size;
     }
@@ -67,13 +72,7 @@ class MemoryPool {
   /// Gives the waiting blocks back to the system.
   void trim() {
     const std::lock_guard lock(mutex_);
-    for (std::uint32_t size_class = 0; size_class < classes; ++size_class) {
-      while (void* block = free_[size_class]) {
-        free_[size_class] = next(block);
-        stats_.bytes_reserved -= class_bytes(size_class);
-        ::operator delete (block, std::align_val_t{memory_alignment});
-      }
-    }
+    release_waiting();
   }
 
   MemoryStats stats() {
@@ -88,6 +87,16 @@ class MemoryPool {
 
  private:
   static constexpr std::uint32_t classes = 240;
+
+  void release_waiting() {
+    for (std::uint32_t size_class = 0; size_class < classes; ++size_class) {
+      while (void* block = free_[size_class]) {
+        free_[size_class] = next(block);
+        stats_.bytes_reserved -= class_bytes(size_class);
+        ::operator delete (block, std::align_val_t{memory_alignment});
+      }
+    }
+  }
 
   static void*& next(void* block) { return *static_cast<void**>(block); }
 

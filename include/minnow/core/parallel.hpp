@@ -141,7 +141,7 @@ void parallel_for(Index count, const Body& body) {
 /// function of the problem's size alone, never of the number of threads.
 struct Chunks {
   Index items, size, count;
-  bool small = false;  ///< all of it takes less time than to wake other threads
+  bool brief = false;  ///< all of it takes less time than to wake other threads
 
   Index begin(Index chunk) const { return chunk * size; }
   Index end(Index chunk) const { return std::min(items, (chunk + 1) * size); }
@@ -159,7 +159,7 @@ inline Chunks make_chunks(Index items, Index cost, Index most = 64) {
 
 /// How many threads a loop over those chunks uses now.
 inline Index worker_count(const Chunks& chunks) {
-  return chunks.small ? 1 : worker_count(chunks.count);
+  return chunks.brief ? 1 : worker_count(chunks.count);
 }
 
 /// Calls `body(chunk)` for the number of every chunk, spread over the threads.

@@ -161,6 +161,13 @@ struct Pack {
   }
 };
 
+#if defined(MINNOW_LANES)
+static_assert(
+    Pack<float>::width == MINNOW_LANES,
+    "minnow: Eigen's registers are not those of the compiler's flags; to do without them, "
+    "define EIGEN_DONT_VECTORIZE on the command line, and leave EIGEN_MAX_ALIGN_BYTES");
+#endif
+
 /// How many vector registers the accumulators of a kernel and its operands can share.
 #if defined(EIGEN_VECTORIZE_AVX512) || defined(__aarch64__)
 inline constexpr int vector_registers = 32;

@@ -104,7 +104,12 @@ class MNIST {
     const DatasetFile& labels_file = dataset_file(dataset_, split_, true);
     const std::string images_path = find_file(directory, images_file.name());
     const std::string labels_path = find_file(directory, labels_file.name());
-    if (images_path.empty() && labels_path.empty()) return "no such files";
+    if (images_path.empty() && labels_path.empty()) {
+      const Split other = split_ == Split::train ? Split::test : Split::train;
+      if (find_file(directory, dataset_file(dataset_, other, false).name()).empty())
+        return "no such files";
+      return text("has no ", images_file.name(), " and no ", labels_file.name());
+    }
     if (images_path.empty()) return text("has no ", images_file.name());
     if (labels_path.empty()) return text("has no ", labels_file.name());
 

@@ -16,10 +16,8 @@ inline constexpr std::uint32_t shuffle_stream = 1;
 inline constexpr std::uint32_t first_transform_stream = 2;
 
 /// The random numbers of a batch. Those of a sample depend on the key and on the sample's place in
-/// the data set, so they are the same in whatever batch it appears. Up to `draws` numbers a sample.
+/// the data set, so they are the same in whatever batch it appears: numbers 0 to 2^32 - 1 of each.
 struct SampleKeys {
-  static constexpr std::uint64_t draws = 64;
-
   RandomKey key;
   std::span<const Index> samples;  ///< places in the data set of the batch's samples
 
@@ -35,7 +33,10 @@ struct SampleKeys {
 
  private:
   std::uint64_t number(Index i, std::uint64_t draw) const {
-    return static_cast<std::uint64_t>(samples[static_cast<std::size_t>(i)]) * draws + draw;
+    const auto sample = static_cast<std::uint64_t>(samples[static_cast<std::size_t>(i)]);
+    // The first few of all samples lie side by side, the others in a range of their own.
+    constexpr std::uint64_t few = 64;
+    return draw < few ? sample * few + draw : std::uint64_t{1} << 63 | sample << 32 | draw;
   }
 };
 

@@ -2,6 +2,8 @@
 /// @file
 /// Activation functions as modules, for `Sequential`. None has parameters or behaves differently in
 /// training; input and output have the same shape, which is any.
+///
+///     nn::Sequential model{nn::Linear(8, 16), nn::GELU(), nn::Linear(16, 4), nn::Softmax(1)};
 
 #include "minnow/nn/module.hpp"
 #include "minnow/ops/activations.hpp"

@@ -23,6 +23,14 @@ using StateTensor = std::variant<Tensor<float>, Tensor<double>, Tensor<std::int6
 /// Everything a module remembers, by PyTorch's names ("0.weight", "1.running_mean").
 using StateDict = std::map<std::string, StateTensor>;
 
+/// A copy that further training does not change: of the best network so far, say.
+inline StateDict clone(const StateDict& state) {
+  StateDict copy;
+  for (const auto& [key, tensor] : state)
+    copy.emplace(key, std::visit([](const auto& t) { return StateTensor(t.clone()); }, tensor));
+  return copy;
+}
+
 template <class T>
 class Module;
 
@@ -148,7 +156,7 @@ class Module {
     for (auto& parameter : parameters()) parameter.zero_grad();
   }
 
-  /// Parameters and buffers by name. The tensors are the module's own, not copies: `clone` what
+  /// Parameters and buffers by name. The tensors are the module's own, not copies: `nn::clone` what
   /// must not change with further training.
   StateDict state_dict() const {
     StateDict state;

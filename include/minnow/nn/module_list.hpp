@@ -17,9 +17,13 @@ class ModuleList : public Module<T> {
  public:
   ModuleList() = default;
 
+  /// Appends a module under the next number.
   template <std::derived_from<Module<T>> M>
   std::shared_ptr<M> add(M module) {
-    return this->register_module(std::to_string(this->children().size()), std::move(module));
+    return this->register_module(std::to_string(size()), std::move(module));
+  }
+  void add(std::shared_ptr<Module<T>> module) {
+    this->register_module(std::to_string(size()), std::move(module));
   }
 
   Index size() const { return std::ssize(this->children()); }

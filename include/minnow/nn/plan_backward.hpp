@@ -24,7 +24,7 @@ class PlanBackward {
   /// Gradients of x (undefined unless wanted) and then of each stage's parameters.
   std::vector<Tensor<T>> run(const Tensor<T>& dy, bool dx_wanted) {
     state_.workers = worker_count(state_.packets);
-    const Index slots = waits_ ? state_.packets : state_.workers;
+    const Index places = waits_ ? state_.packets : state_.workers;
     Tensor<T> dx = dx_wanted ? Tensor<T>(state_.batch_of(state_.plan->x)) : Tensor<T>();
     Index out = 0, inner = 0, bordered = 0, affine = 0, runs = 0;
     for (const Stage& s : state_.plan->stages) {
@@ -36,7 +36,7 @@ class PlanBackward {
     }
     const Index slot_size = (out + inner + 2 * runs) * lanes,
                 worker_size = (bordered + 2 * affine) * lanes + state_.plan->memory_size;
-    const Scratch<T> slot_memory(slots * slot_size), worker_memory(state_.workers * worker_size);
+    const Scratch<T> slot_memory(places * slot_size), worker_memory(state_.workers * worker_size);
     const Scratch<T> sums(state_.packets * state_.plan->sums_size);
     const auto gradients_of = [&](Index packet, Index worker) {
       T* slot = slot_memory.data() + (waits_ ? packet : worker) * slot_size;

@@ -25,6 +25,11 @@ struct AvgPool2dOptions {
 
 namespace detail {
 
+/// The window's size, unless the options say otherwise.
+Size2 stride_of(const auto& options, Size2 kernel) {
+  return options.stride ? *options.stride : kernel;
+}
+
 /// "MaxPool2d(3)", "MaxPool2d(3, 2)"
 inline std::string pool_name(std::string_view layer, Size2 size) {
   return size.h == size.w ? text(layer, '(', size, ')') : text(layer, size);
@@ -96,7 +101,7 @@ template <class T>
 Variable<T> max_pool2d(const Variable<T>& x, Size2 kernel, const MaxPool2dOptions& options = {}) {
   const std::string name = detail::pool_name("MaxPool2d", kernel);
   detail::check_images(name, x.shape());
-  const Size2 stride = options.stride.value_or(kernel);
+  const Size2 stride = detail::stride_of(options, kernel);
   detail::check_windows(name, kernel, stride, options.padding, options.dilation);
   const auto rows = detail::pool_axis(name, "height", x.shape(), x.size(-2), kernel.h, stride.h,
                                       options.padding.h, options.dilation.h, options.ceil_mode);
@@ -129,7 +134,7 @@ template <class T>
 Variable<T> avg_pool2d(const Variable<T>& x, Size2 kernel, const AvgPool2dOptions& options = {}) {
   const std::string name = detail::pool_name("AvgPool2d", kernel);
   detail::check_images(name, x.shape());
-  const Size2 stride = options.stride.value_or(kernel);
+  const Size2 stride = detail::stride_of(options, kernel);
   detail::check_windows(name, kernel, stride, options.padding, 1);
   auto rows = detail::pool_axis(name, "height", x.shape(), x.size(-2), kernel.h, stride.h,
                                 options.padding.h, 1, options.ceil_mode);
@@ -168,7 +173,7 @@ class MaxPool2d : public Module<T> {
   explicit MaxPool2d(Size2 kernel, const MaxPool2dOptions& options = {})
       : kernel_(kernel), options_(options) {
     detail::check_windows(detail::pool_name("MaxPool2d", kernel), kernel,
-                          options.stride.value_or(kernel), options.padding, options.dilation);
+                          detail::stride_of(options, kernel), options.padding, options.dilation);
   }
 
   Size2 kernel() const { return kernel_; }
@@ -194,7 +199,7 @@ class AvgPool2d : public Module<T> {
   explicit AvgPool2d(Size2 kernel, const AvgPool2dOptions& options = {})
       : kernel_(kernel), options_(options) {
     detail::check_windows(detail::pool_name("AvgPool2d", kernel), kernel,
-                          options.stride.value_or(kernel), options.padding, 1);
+                          detail::stride_of(options, kernel), options.padding, 1);
   }
 
   Size2 kernel() const { return kernel_; }

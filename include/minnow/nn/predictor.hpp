@@ -63,14 +63,14 @@ class Predictor {
     plan_ = make_plan<T>(model.children(), 0, x_shape.slice(1), PlanSizes::any);
     check(!model.children().empty(), "Predictor: the model has no layers");
     const std::size_t covered = plan_ ? plan_->children : 0;
-    check(covered == model.children().size(), "Predictor: child ",
-          covered < model.children().size() ? model.children()[covered].first : "", " (",
-          covered < model.children().size() ? model.children()[covered].second->name() : "",
-          ") cannot be part of a predictor where it stands, behind input ", x_shape, " of ",
-          x_shape[0],
-          " samples; if that layer is among those that nn/predictor.hpp names, check that the "
-          "first size is the number of samples, else call the model itself after eval(), under a "
-          "NoGrad");
+    if (covered < model.children().size()) {
+      const auto& [key, child] = model.children()[covered];
+      throw Error(
+          text("Predictor: child ", key, " (", child->name(), ") cannot be part of a predictor: ",
+               obstacle(*child, plan_ ? plan_->y : x_shape.slice(1)), ". For input ", x_shape,
+               ", the first size being the number of samples, call "
+               "the model itself after eval(), under a NoGrad"));
+    }
     for (const auto& stage : plan_->stages) stages_.push_back(fold(stage));
     idle_.push_back(std::make_unique<Workspace>(*this));
   }
@@ -252,6 +252,20 @@ class Predictor {
       }
     }
     return std::make_unique<Workspace>(*this);
+  }
+
+  /// Why a layer does not go on with images of that shape.
+  static std::string obstacle(const Module<T>& child, const Shape& image) {
+    if (const auto* conv = dynamic_cast<const Conv2d<T>*>(&child)) {
+      const Conv2dOptions& o = conv->options();
+      if (o.stride != Size2(1)) return text("its stride is ", o.stride, ", only 1 will do");
+      if (o.dilation != Size2(1)) return text("its dilation is ", o.dilation, ", only 1 will do");
+      if (o.groups != 1) return text("it has ", o.groups, " groups, only 1 will do");
+    }
+    const bool usual =
+        dynamic_cast<const Conv2d<T>*>(&child) || dynamic_cast<const Linear<T>*>(&child);
+    return usual ? text("it does not take a sample of shape ", image)
+                 : "nn/predictor.hpp names the layers that can be, and which may follow which";
   }
 
   /// Copies x [c, h, w] into the middle of zeros; `width` numbers a position.

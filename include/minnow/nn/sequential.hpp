@@ -20,7 +20,8 @@ namespace minnow::inline MINNOW_ABI::nn {
 ///
 /// Write braces: they have the layers made, and their weights drawn, in the order in which they
 /// stand. In parentheses the compiler chooses, and GCC begins with the last, so that the same seed
-/// gives other weights than with Clang.
+/// gives other weights than with Clang. A Sequential of a single Sequential is no list but a move, in
+/// C++: append the inner one by `add`.
 ///
 /// Children that fit a `Plan` run in one go, several times faster than one by one; the others, and
 /// all of them after `plan(false)`, layer by layer. The results are the same up to rounding.
@@ -33,7 +34,9 @@ class Sequential : public Module<T> {
   template <std::derived_from<Module<T>>... M>
   requires(sizeof...(M) > 0) explicit Sequential(M... modules) { (add(std::move(modules)), ...); }
 
-  /// Appends a module under the next number, or under a name of its own. Returns *this.
+  /// Appends a module under the next number, or under a name of its own; one that is pointed to may
+  /// stand in several places. Returns *this. Errors: Error for a null pointer, and a name that is
+  /// taken, empty or holds a dot.
   template <std::derived_from<Module<T>> M>
   Sequential& add(M module) {
     return append(text(size()), std::make_shared<M>(std::move(module)));
@@ -41,6 +44,13 @@ class Sequential : public Module<T> {
   template <std::derived_from<Module<T>> M>
   Sequential& add(std::string key, M module) {
     return append(std::move(key), std::make_shared<M>(std::move(module)));
+  }
+
+  Sequential& add(std::shared_ptr<Module<T>> module) {
+    return append(text(size()), std::move(module));
+  }
+  Sequential& add(std::string key, std::shared_ptr<Module<T>> module) {
+    return append(std::move(key), std::move(module));
   }
 
   Index size() const { return std::ssize(this->children()); }

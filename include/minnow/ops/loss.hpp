@@ -35,6 +35,10 @@ struct NllLossOptions {
   Reduction reduction = Reduction::mean;
 };
 
+struct MseLossOptions {
+  Reduction reduction = Reduction::mean;
+};
+
 template <class T>
 struct BinaryCrossEntropyOptions {
   Tensor<T> weight = {};  ///< how much each element counts, in a shape that can be repeated to x's
@@ -188,8 +192,9 @@ Variable<T> nll_loss(const Variable<T>& log_p, const Tensor<std::int64_t>& label
 /// Errors: ShapeError where the shapes differ.
 template <class T>
 Variable<T> mse_loss(const Variable<T>& x, const std::type_identity_t<Variable<T>>& target,
-                     Reduction reduction = Reduction::mean) {
+                     const MseLossOptions& options = {}) {
   using V = Pack<T>;
+  const Reduction reduction = options.reduction;
   check<ShapeError>(x.shape() == target.shape(), "mse_loss: x has shape ", x.shape(),
                     ", target has shape ", target.shape(), "; they must be equal");
   // Copied unless it is a result, so that the backward sees the same if the caller fills it anew.

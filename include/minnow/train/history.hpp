@@ -121,8 +121,10 @@ struct History {
   /// Writes it to `path`, making the folders above. Readers see the old file or the new one, never
   /// a part. Errors: DataError.
   void save(const std::filesystem::path& path) const {
-    std::error_code failure;  // is told by the file that cannot be created
+    std::error_code failure;
     if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), failure);
+    check<DataError>(!failure, path.parent_path().string(),
+                     ": cannot be created: ", failure.message());
     const std::string content = json();
     minnow::detail::PendingFile file(path.string());
     file.write(content.data(), content.size());
