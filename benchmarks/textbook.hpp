@@ -6,7 +6,7 @@
 /// vectorised one. What the library's kernels add to that is blocking for the caches, wide sums,
 /// rows across lanes, and threads.
 
-#include "minnow/core/simd.hpp"
+#include "minnow/core/simd_math.hpp"
 #include "minnow/kernels/conv2d.hpp"
 #include "minnow/kernels/dropout.hpp"
 
