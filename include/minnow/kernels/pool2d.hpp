@@ -305,20 +305,23 @@ template <class T, class Axis>
 void avg_pool2d_backward(T* dx, const T* dy, Index planes, const Axis& rows, const Axis& cols) {
   const Index in = rows.size * cols.size, out = rows.out * cols.out;
   const bool whole = detail::pools_whole(rows, cols), pairs = detail::pools_pairs(rows, cols);
-  const bool by_rows = !whole && !pairs;
-  detail::for_each_item<T>(planes, in, by_rows ? cols.size : 0, 0, [&](Index p, T* shares) {
+  if (whole)
+    return parallel_chunks(planes, in, [&](Index first, Index last) {
+      for (Index p = first; p < last; ++p) {
+        const Pack<T> share(dy[p] / static_cast<T>(in));
+        for (Index i = 0; i < in; i += Pack<T>::width)
+          detail::store_up_to(share, dx + p * in + i, in - i);
+      }
+    });
+  detail::for_each_item<T>(planes, in, pairs ? 0 : cols.size, 0, [&](Index p, T* shares) {
     T* to = dx + p * in;
     const T* from = dy + p * out;
-    if (whole) {
-      const Pack<T> share(from[0] / static_cast<T>(in));
-      for (Index i = 0; i < in; i += Pack<T>::width) detail::store_up_to(share, to + i, in - i);
-    } else if (pairs) {
+    if (pairs)
       detail::write_pairs(to, rows, cols, [&](T* top, T* bottom, Index oh) {
         detail::avg_pairs_backward_row(top, bottom, from + oh * cols.out, cols.out);
       });
-    } else {
+    else
       detail::avg_pool_backward_plane(to, from, shares, rows, cols);
-    }
   });
 }
 
