@@ -10,7 +10,7 @@ if(NOT TARGET minnow::download)
   list(REMOVE_ITEM headers minnow/data/download.hpp)
 endif()
 if(NOT TARGET nlohmann_json::nlohmann_json)
-  list(REMOVE_ITEM headers minnow/io/safetensors.hpp minnow/train/history.hpp)
+  list(REMOVE_ITEM headers minnow/io/checkpoint.hpp minnow/io/safetensors.hpp minnow/train/history.hpp)
 endif()
 
 set(sources "")

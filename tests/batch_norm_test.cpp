@@ -367,7 +367,7 @@ TEST_CASE("a change of the running statistics after the forward does not reach i
   Variable<double> x(numbers<double>(10, 1).reshape({5, 2}), true);
   const auto y = norm(x);
   norm.load_state_dict(nn::BatchNorm1d<double>(2).state_dict());
-  nn::StateDict other = nn::BatchNorm1d<double>(2).state_dict();
+  StateDict other = nn::BatchNorm1d<double>(2).state_dict();
   other["running_mean"] = Tensor<double>::full({2}, 100);
   other["running_var"] = Tensor<double>::full({2}, 100);
   norm.load_state_dict(other);

@@ -195,7 +195,7 @@ TEST_CASE("a schedule goes on where its state was taken") {
     for (int i = 0; i < stop_at; ++i) first.step();
     optim::SGD other({parameter()}, {.lr = 123});
     optim::CosineAnnealingLR second(other, {.T_max = 4, .eta_min = 0.1});
-    second.set_state(first.state());
+    second.load_state_dict(first.state_dict());
     other.set_lr(optimizer.lr(), 0);
     return curve(other, second, 10 - stop_at).back();
   };
@@ -245,10 +245,18 @@ TEST_CASE("numbers that make no schedule are refused") {
   CHECK_THROWS_WITH_AS(optim::LambdaLR(optimizer, optim::LambdaLR::Function{}),
                        "LambdaLR: a function is empty", Error);
   optim::StepLR scheduler(optimizer, {.step_size = 1});
-  CHECK_THROWS_WITH_AS(scheduler.set_state({3, {}}),
-                       "scheduler: a state after 3 epochs for 0 groups of parameters; the "
-                       "optimizer has 1",
+  const StateDict state = scheduler.state_dict();
+  const auto with = [&](const char* key, StateTensor value) {
+    StateDict changed = state;
+    changed[key] = std::move(value);
+    return changed;
+  };
+  CHECK_THROWS_WITH_AS(scheduler.load_state_dict(with("base_lrs", Tensor<double>({2}))),
+                       "scheduler: the state's base_lrs has shape [2], expected [1]", Error);
+  CHECK_THROWS_WITH_AS(
+      scheduler.load_state_dict(with("last_epoch", Tensor<std::int64_t>::scalar(-1))),
+      "scheduler: a state after -1 epochs", Error);
+  CHECK_THROWS_WITH_AS(scheduler.load_state_dict({}), "scheduler: the state has no last_epoch",
                        Error);
-  CHECK_THROWS_AS(scheduler.set_state({-1, {0.1}}), Error);
   CHECK(optimizer.lr() == 0.1);
 }

@@ -13,10 +13,10 @@ TEST_CASE(
   namespace fs = std::filesystem;
   const std::string include = MINNOW_SOURCE_DIR "/include/";
   const std::string umbrella = minnow_test::read_file(include + "minnow/minnow.hpp");
-  const std::set<std::string> left_out{"minnow/data/download.hpp",  "minnow/data/folder_lock.hpp",
-                                       "minnow/data/mirrors.hpp",   "minnow/io/half.hpp",
-                                       "minnow/io/safetensors.hpp", "minnow/train/history.hpp",
-                                       "minnow/train/progress.hpp"};
+  const std::set<std::string> left_out{"minnow/data/download.hpp", "minnow/data/folder_lock.hpp",
+                                       "minnow/data/mirrors.hpp",  "minnow/io/checkpoint.hpp",
+                                       "minnow/io/half.hpp",       "minnow/io/safetensors.hpp",
+                                       "minnow/train/history.hpp", "minnow/train/progress.hpp"};
   int headers = 0;
   for (const char* folder : {"ops", "nn", "optim", "data", "io", "train"})
     for (const auto& entry : fs::directory_iterator(include + "minnow/" + folder)) {

@@ -38,7 +38,7 @@ const Subset& subset() {
 }
 
 /// The weights after a short training.
-nn::StateDict trained(Norm norm, const Recipe& recipe, Index images, std::uint64_t seed = 5) {
+StateDict trained(Norm norm, const Recipe& recipe, Index images, std::uint64_t seed = 5) {
   manual_seed(seed);
   auto net = make_net(norm, {.dropout = recipe.dropout});
   const Images some = subset().images(images, 100);
@@ -47,7 +47,7 @@ nn::StateDict trained(Norm norm, const Recipe& recipe, Index images, std::uint64
   return net.state_dict();
 }
 
-bool same_bits(const nn::StateDict& a, const nn::StateDict& b) {
+bool same_bits(const StateDict& a, const StateDict& b) {
   if (a.size() != b.size()) return false;
   for (const auto& [key, tensor] : a) {
     const bool same = std::visit(
@@ -99,7 +99,7 @@ TEST_CASE("the same seed gives the same weights, bit for bit, with one, two and 
     recipe.batch_size = 40;
     recipe.dropout = 0.1;
     const Index images = minnow_test::sanitized ? 60 : 200;
-    std::vector<nn::StateDict> states;
+    std::vector<StateDict> states;
     for (const int threads : {1, 2, 4}) {
       set_num_threads(threads);
       states.push_back(trained(norm, recipe, images));

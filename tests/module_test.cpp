@@ -133,7 +133,7 @@ TEST_CASE("a moved module works on with the same parameters") {
 
 TEST_CASE("a state holds parameters and buffers by name, and shares their memory") {
   Outer model;
-  const nn::StateDict state = model.state_dict();
+  const StateDict state = model.state_dict();
   CHECK(keys(state) == Keys{"bias", "first.calls", "first.scale", "first.shift", "second.calls",
                             "second.scale", "second.shift"});
   (void)model(ones);
@@ -141,7 +141,7 @@ TEST_CASE("a state holds parameters and buffers by name, and shares their memory
   const auto& scale = std::get<Tensor<float>>(state.at("second.scale"));
   CHECK(scale.shares_memory_with(model.parameters()[3].value()));
 
-  const nn::StateDict copy = nn::clone(state);
+  const StateDict copy = clone(state);
   CHECK(keys(copy) == keys(state));
   (void)model(ones);
   CHECK(std::get<Tensor<std::int64_t>>(state.at("first.calls")).item() == 2);
@@ -174,7 +174,7 @@ TEST_CASE_TEMPLATE("a state goes over into another module, also of another type"
 TEST_CASE(
     "a state that does not fit is refused with everything that is wrong, and nothing changes") {
   Outer model;
-  nn::StateDict state;
+  StateDict state;
   state["bias"] = Tensor<float>::zeros({3});
   state["first.scale"] = Tensor<float>::full({2}, 9);
   state["second.weight"] = Tensor<float>::zeros({2});
@@ -239,7 +239,7 @@ TEST_CASE("an observer sees every call in order, and the one before it returns a
 TEST_CASE("a state that is undefined or of other numbers changes nothing") {
   Affine module;
   const auto before = module.named_parameters()[0].second.value().clone();
-  nn::StateDict state = module.state_dict();
+  StateDict state = module.state_dict();
   state["scale"] = Tensor<std::int64_t>::full(before.shape(), 9);
   CHECK_THROWS_WITH_AS(module.load_state_dict(state), doctest::Contains("scale holds integers"),
                        Error);

@@ -169,9 +169,9 @@ template <class T>
 void check_plan_equals_layers(nn::Sequential<T>& net, nn::Sequential<double>& exact,
                               const Tensor<T>& images, double tolerance) {
   const RandomKey key = default_generator().state();
-  nn::StateDict before;
+  StateDict before;
   for (const auto& [name, tensor] : net.state_dict())
-    before[name] = std::visit([](const auto& t) { return nn::StateTensor(t.clone()); }, tensor);
+    before[name] = std::visit([](const auto& t) { return StateTensor(t.clone()); }, tensor);
   exact.load_state_dict(before);
   const Outcome<double> expected = run(exact, images.template to<double>(), false);
   default_generator().set_state(key);

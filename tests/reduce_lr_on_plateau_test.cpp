@@ -31,8 +31,8 @@ TEST_CASE("ReduceLROnPlateau waits, reduces, cools down and stops at the least")
   CHECK(after(4) == 0.5);
   CHECK(after(4) == 0.5);
   CHECK(after(std::numeric_limits<double>::quiet_NaN()) == 0.3);
-  CHECK(scheduler.state().best == 4);
-  CHECK(scheduler.state().last_epoch == 9);
+  CHECK(scheduler.best() == 4);
+  CHECK(scheduler.last_epoch() == 9);
   for (int i = 0; i < 10; ++i) CHECK(after(4) == 0.3);
 }
 
@@ -55,7 +55,7 @@ TEST_CASE("ReduceLROnPlateau compares by mode and threshold") {
       scheduler.step(10);
       scheduler.step(better ? c.enough : c.too_little);
       CHECK(optimizer.lr() == (better ? 1 : 0.1));
-      CHECK(scheduler.state().best == (better ? c.enough : 10));
+      CHECK(scheduler.best() == (better ? c.enough : 10));
     }
   }
 }
@@ -82,7 +82,7 @@ TEST_CASE("ReduceLROnPlateau goes on where its state was taken") {
   optim::ReduceLROnPlateau first(optimizer, {.patience = 1}), second(optimizer, {.patience = 1});
   first.step(1);
   first.step(1);
-  second.set_state(first.state());
+  second.load_state_dict(first.state_dict());
   second.step(1);
   CHECK(optimizer.lr() == doctest::Approx(0.1));
 }
@@ -98,11 +98,17 @@ TEST_CASE("numbers that make no schedule are refused, and groups that came later
   CHECK_THROWS_AS(optim::ReduceLROnPlateau(optimizer, {.threshold = nan}), Error);
 
   optim::ReduceLROnPlateau plateau(optimizer);
-  CHECK_THROWS_WITH_AS(plateau.set_state({.best = nan}),
-                       "ReduceLROnPlateau: a state with best = nan, bad_epochs = 0, cooldown = 0, "
-                       "last_epoch = 0; best must be a number and none of the others negative",
-                       Error);
-  CHECK_THROWS_AS(plateau.set_state({.best = 1, .cooldown = -1}), Error);
+  StateDict state = plateau.state_dict();
+  state["best"] = Tensor<double>::scalar(nan);
+  CHECK_THROWS_WITH_AS(plateau.load_state_dict(state),
+                       "ReduceLROnPlateau: the state's best is no number", Error);
+  state["best"] = Tensor<double>::scalar(1);
+  state["cooldown"] = Tensor<std::int64_t>::scalar(-1);
+  CHECK_THROWS_WITH_AS(plateau.load_state_dict(state),
+                       "ReduceLROnPlateau: the state's cooldown is -1", Error);
+  state["cooldown"] = Tensor<double>::scalar(1);
+  CHECK_THROWS_WITH_AS(plateau.load_state_dict(state),
+                       "ReduceLROnPlateau: the state's cooldown holds no integers", Error);
   optimizer.add_group({parameter()}, {});
   CHECK_THROWS_WITH_AS(
       plateau.step(1),

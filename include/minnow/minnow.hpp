@@ -52,6 +52,7 @@
 #include "minnow/optim/reduce_lr_on_plateau.hpp"
 #include "minnow/optim/rmsprop.hpp"
 #include "minnow/optim/sgd.hpp"
+#include "minnow/state.hpp"
 #include "minnow/tensor.hpp"
 #include "minnow/train/metrics.hpp"
 #if defined(MINNOW_COMPILED)

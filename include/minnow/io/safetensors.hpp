@@ -29,7 +29,7 @@
 
 #include "minnow/core/file.hpp"
 #include "minnow/io/half.hpp"
-#include "minnow/nn/module.hpp"
+#include "minnow/state.hpp"
 
 namespace minnow::inline MINNOW_ABI::io {
 
@@ -57,7 +57,7 @@ Stored little_endian(Stored number) {
 
 /// Reads numbers of type Stored into a tensor of type T.
 template <class Stored, class T>
-nn::StateTensor read_tensor(minnow::detail::InputFile& file, const Shape& shape) {
+StateTensor read_tensor(minnow::detail::InputFile& file, const Shape& shape) {
   Tensor<T> result(shape);
   std::array<Stored, 4096> block;
   for (Index i = 0; i < result.size();) {
@@ -76,7 +76,7 @@ nn::StateTensor read_tensor(minnow::detail::InputFile& file, const Shape& shape)
 struct NumberType {
   const char* name;
   Index size;
-  nn::StateTensor (*read)(minnow::detail::InputFile& file, const Shape& shape);
+  StateTensor (*read)(minnow::detail::InputFile& file, const Shape& shape);
 };
 
 inline constexpr NumberType number_types[] = {
@@ -239,9 +239,9 @@ void write_tensor(minnow::detail::PendingFile& file, const Tensor<T>& tensor) {
 /// Errors: DataError that names the file, what was found and what was expected, where it cannot be
 /// read, is no such file or damaged, or holds a type or more dimensions than can be read. Memory is
 /// only allocated for what the file's length bears out.
-inline nn::StateDict load_safetensors(const std::string& path) {
+inline StateDict load_safetensors(const std::string& path) {
   minnow::detail::InputFile file(path);
-  nn::StateDict state;
+  StateDict state;
   for (const detail::Entry& entry : detail::read_header(file).entries)
     state.emplace(entry.name, entry.type.read(file, entry.shape));
   return state;
@@ -258,9 +258,9 @@ inline Metadata load_safetensors_metadata(const std::string& path) {
 ///
 /// Errors: DataError where the file cannot be written; Error for an undefined tensor, one called
 /// "__metadata__", names or metadata that are no UTF-8, and a header above 100 MB.
-inline void save_safetensors(const std::string& path, const nn::StateDict& state,
+inline void save_safetensors(const std::string& path, const StateDict& state,
                              const Metadata& metadata = {{"format", "pt"}}) {
-  using Named = nn::StateDict::value_type;
+  using Named = StateDict::value_type;
   const auto number_size = [](const Named& named) {
     return std::visit(
         [](const auto& tensor) {
@@ -279,9 +279,10 @@ inline void save_safetensors(const std::string& path, const nn::StateDict& state
   Index end = 0;
   for (const Named* named : order) {
     const auto& [name, value] = *named;
-    check(nn::detail::is_defined(value), path, ": ", name, " is undefined and cannot be written");
+    check(minnow::detail::is_defined(value), path, ": ", name,
+          " is undefined and cannot be written");
     check(name != "__metadata__", path, ": a tensor cannot be called __metadata__");
-    const Shape& shape = nn::detail::shape_of(value);
+    const Shape& shape = minnow::detail::shape_of(value);
     const Index begin =
         std::exchange(end, end + shape.size() * static_cast<Index>(number_size(*named)));
     json[name] = {{"dtype", std::visit([](const auto& t) { return detail::type_name(t); }, value)},

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <concepts>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,22 +13,9 @@
 
 #include "minnow/autograd.hpp"
 #include "minnow/core/random.hpp"
+#include "minnow/state.hpp"
 
 namespace minnow::inline MINNOW_ABI::nn {
-
-/// One entry of a state: parameters and running statistics are floats, counters are integers.
-using StateTensor = std::variant<Tensor<float>, Tensor<double>, Tensor<std::int64_t>>;
-
-/// Everything a module remembers, by PyTorch's names ("0.weight", "1.running_mean").
-using StateDict = std::map<std::string, StateTensor>;
-
-/// A copy that further training does not change: of the best network so far, say.
-inline StateDict clone(const StateDict& state) {
-  StateDict copy;
-  for (const auto& [key, tensor] : state)
-    copy.emplace(key, std::visit([](const auto& t) { return StateTensor(t.clone()); }, tensor));
-  return copy;
-}
 
 template <class T>
 class Module;
@@ -45,16 +31,6 @@ template <class T>
 inline const ModuleCallback<T>*& module_observer() {
   thread_local const ModuleCallback<T>* observer = nullptr;
   return observer;
-}
-
-inline const Shape& shape_of(const StateTensor& tensor) {
-  return std::visit([](const auto& t) -> const Shape& { return t.shape(); }, tensor);
-}
-inline bool is_defined(const StateTensor& tensor) {
-  return std::visit([](const auto& t) { return t.defined(); }, tensor);
-}
-inline bool holds_integers(const StateTensor& tensor) {
-  return std::holds_alternative<Tensor<std::int64_t>>(tensor);
 }
 
 }  // namespace detail
@@ -156,7 +132,7 @@ class Module {
     for (auto& parameter : parameters()) parameter.zero_grad();
   }
 
-  /// Parameters and buffers by name. The tensors are the module's own, not copies: `nn::clone` what
+  /// Parameters and buffers by name. The tensors are the module's own, not copies: `clone` what
   /// must not change with further training.
   StateDict state_dict() const {
     StateDict state;
@@ -177,14 +153,15 @@ class Module {
       const auto found = state.find(key);
       if (found == state.end()) {
         if (strict) problems += text("\n  missing: ", key);
-      } else if (detail::shape_of(found->second) != detail::shape_of(target)) {
-        problems += text("\n  ", key, " has shape ", detail::shape_of(found->second), ", expected ",
-                         detail::shape_of(target));
-      } else if (!detail::is_defined(found->second)) {
+      } else if (minnow::detail::shape_of(found->second) != minnow::detail::shape_of(target)) {
+        problems += text("\n  ", key, " has shape ", minnow::detail::shape_of(found->second),
+                         ", expected ", minnow::detail::shape_of(target));
+      } else if (!minnow::detail::is_defined(found->second)) {
         problems += text("\n  ", key, " is undefined");
-      } else if (detail::holds_integers(found->second) != detail::holds_integers(target)) {
+      } else if (minnow::detail::holds_integers(found->second) !=
+                 minnow::detail::holds_integers(target)) {
         problems += text("\n  ", key, " holds ",
-                         detail::holds_integers(target) ? "no integers" : "integers");
+                         minnow::detail::holds_integers(target) ? "no integers" : "integers");
       }
     }
     if (strict)

@@ -43,6 +43,15 @@ struct AdamState {
   std::int64_t step = 0;  ///< how many steps this parameter has made
   Tensor<T> exp_avg, exp_avg_sq;
   Tensor<T> max_exp_avg_sq;  ///< defined with amsgrad only
+
+  /// Calls f(name, member) for all there is to save.
+  template <class Self, class F>
+  static void visit(Self& self, const F& f) {
+    f("step", self.step);
+    f("exp_avg", self.exp_avg);
+    f("exp_avg_sq", self.exp_avg_sq);
+    f("max_exp_avg_sq", self.max_exp_avg_sq);
+  }
 };
 
 namespace detail {

@@ -14,12 +14,6 @@
 
 namespace minnow::inline MINNOW_ABI::optim {
 
-/// What is saved of a schedule to go on with it later, beside the optimiser's learning rates.
-struct SchedulerState {
-  std::int64_t last_epoch = 0;   ///< how many steps were made
-  std::vector<double> base_lrs;  ///< the groups' learning rates when the schedule was made
-};
-
 /// A schedule that follows from the number of steps alone. The optimiser must outlive it and keep
 /// its groups; several schedules of one optimiser act one after the other, as in PyTorch,
 /// but each starts from the rates that it finds when it is made.
@@ -37,32 +31,40 @@ class LRScheduler {
   /// Errors: Error if groups were added since the schedule was made. After an error the schedule is
   /// where it was.
   void step() {
-    detail::check_group_count(*optimizer_, state_.base_lrs.size());
-    ++state_.last_epoch;
+    detail::check_group_count(*optimizer_, base_lrs_.size());
+    ++last_epoch_;
     try {
       update();
     } catch (...) {
-      --state_.last_epoch;
+      --last_epoch_;
       throw;
     }
   }
 
-  std::int64_t last_epoch() const { return state_.last_epoch; }
+  std::int64_t last_epoch() const { return last_epoch_; }
 
-  const SchedulerState& state() const { return state_; }
+  /// How many steps were made, "last_epoch", and the groups' learning rates when the schedule was
+  /// made, "base_lrs".
+  StateDict state_dict() const {
+    return {{"last_epoch", Tensor<std::int64_t>::scalar(last_epoch_)},
+            {"base_lrs", Tensor<double>({std::ssize(base_lrs_)}, base_lrs_)}};
+  }
   /// Goes on where `state` was taken; the optimiser's learning rates are to be restored beside it.
-  /// Errors: Error for the state of another number of groups, or a negative epoch.
-  void set_state(SchedulerState state) {
-    check(std::ssize(state.base_lrs) == optimizer_->group_count() && state.last_epoch >= 0,
-          "scheduler: a state after ", state.last_epoch, " epochs for ", state.base_lrs.size(),
-          " groups of parameters; the optimizer has ", optimizer_->group_count());
-    state_ = std::move(state);
+  /// Errors: Error for the state of another number of groups, or a negative epoch; nothing is
+  /// changed then.
+  void load_state_dict(const StateDict& state) {
+    const auto epoch = minnow::detail::read_entry<std::int64_t>("scheduler", state, "last_epoch");
+    const auto lrs = minnow::detail::read_entry<double>("scheduler", state, "base_lrs",
+                                                        {optimizer_->group_count()});
+    check(epoch >= 0, "scheduler: a state after ", epoch, " epochs");
+    last_epoch_ = epoch;
+    base_lrs_.assign(lrs.values().begin(), lrs.values().end());
   }
 
  protected:
   explicit LRScheduler(OptimizerBase& optimizer) : optimizer_(&optimizer) {
     for (Index group = 0; group < optimizer.group_count(); ++group)
-      state_.base_lrs.push_back(optimizer.lr(group));
+      base_lrs_.push_back(optimizer.lr(group));
   }
 
   /// Sets every group's values for `last_epoch`: by default, its learning rate to `next_lr`.
@@ -76,10 +78,11 @@ class LRScheduler {
   OptimizerBase& optimizer() const { return *optimizer_; }
 
  private:
-  double base_lr(Index group) const { return state_.base_lrs[static_cast<std::size_t>(group)]; }
+  double base_lr(Index group) const { return base_lrs_[static_cast<std::size_t>(group)]; }
 
   OptimizerBase* optimizer_;
-  SchedulerState state_;
+  std::int64_t last_epoch_ = 0;
+  std::vector<double> base_lrs_;
 };
 
 struct StepLROptions {

@@ -4,13 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
+#include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "minnow/autograd.hpp"
 #include "minnow/core/error.hpp"
+#include "minnow/state.hpp"
 
 namespace minnow::inline MINNOW_ABI::optim {
 
@@ -42,7 +47,7 @@ class OptimizerBase {
 ///
 /// `Options` is a plain struct with `lr`, with `momentum` or `betas`, and with `verify()`, which
 /// throws where a value makes no sense. `State` is a plain struct whose tensors stay undefined
-/// until a parameter's first step. An optimiser holds handles: it changes the very parameters of
+/// until a parameter's first step, and whose `visit` names them. An optimiser holds handles: it changes the very parameters of
 /// the module. Schedules point at it, so it can be neither copied nor moved.
 template <class T, class Options, class State>
 class Optimizer : public OptimizerBase {
@@ -89,6 +94,66 @@ class Optimizer : public OptimizerBase {
   double momentum(Index group = 0) const override { return momentum_of(at(*this, group).options); }
   void set_momentum(double momentum, Index group) override {
     momentum_of(at(*this, group).options) = momentum;
+  }
+
+  /// What steps have left behind for each parameter, numbered through all groups, and what schedules
+  /// change: "state.0.momentum_buffer", "param_groups.0.lr", "param_groups.0.momentum". The tensors
+  /// are the optimiser's own, not copies. Not virtual, so that only programs that save compile it.
+  StateDict state_dict() const {
+    StateDict result;
+    Index number = 0;
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      const Group& group = groups_[g];
+      const std::string options = text("param_groups.", g);
+      result.emplace(options + ".lr", Tensor<double>::scalar(group.options.lr));
+      result.emplace(options + ".momentum", Tensor<double>::scalar(momentum_of(group.options)));
+      for (const State& state : group.state) {
+        const std::string parameter = text("state.", number++, '.');
+        State::visit(state, [&](const char* name, const auto& member) {
+          if constexpr (std::integral<std::remove_cvref_t<decltype(member)>>) {
+            if (member != 0) result.emplace(parameter + name, Tensor<std::int64_t>::scalar(member));
+          } else {
+            if (member.defined()) result.emplace(parameter + name, member);
+          }
+        });
+      }
+    }
+    return result;
+  }
+
+  /// Goes on where the state was taken, by an optimiser of the same class for parameters of the same
+  /// shapes in the same groups; all other options are those of this one. Errors: Error for a state
+  /// that does not fit; nothing is changed then.
+  void load_state_dict(const StateDict& state) {
+    std::vector<Group> groups = groups_;
+    std::size_t used = 0;
+    Index number = 0;
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      Group& group = groups[g];
+      const std::string options = text("param_groups.", g);
+      group.options.lr = minnow::detail::read_entry<double>(Options::name, state, options + ".lr");
+      momentum_of(group.options) =
+          minnow::detail::read_entry<double>(Options::name, state, options + ".momentum");
+      used += 2;
+      group.options.verify();
+      for (std::size_t i = 0; i < group.parameters.size(); ++i) {
+        const std::string parameter = text("state.", number++, '.');
+        group.state[i] = {};
+        State::visit(group.state[i], [&](const char* name, auto& member) {
+          const std::string key = parameter + name;
+          if (!state.contains(key)) return;
+          ++used;
+          if constexpr (std::integral<std::remove_cvref_t<decltype(member)>>)
+            member = minnow::detail::read_entry<std::int64_t>(Options::name, state, key);
+          else
+            member = minnow::detail::read_entry<T>(Options::name, state, key,
+                                                   group.parameters[i].shape());
+        });
+      }
+    }
+    check(used == state.size(), Options::name, ": of the state's ", state.size(), " entries ", used,
+          " fit; it is another optimizer's, or one's for more parameters or groups");
+    groups_ = std::move(groups);
   }
 
  protected:

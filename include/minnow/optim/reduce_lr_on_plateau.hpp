@@ -34,13 +34,6 @@ struct ReduceLROnPlateauOptions {
 /// Errors: Error unless 0 < factor < 1 and the counts are not negative.
 class ReduceLROnPlateau {
  public:
-  /// What is saved to go on later, beside the optimiser's learning rates.
-  struct State {
-    double best;
-    Index bad_epochs = 0, cooldown = 0;
-    std::int64_t last_epoch = 0;
-  };
-
   explicit ReduceLROnPlateau(OptimizerBase& optimizer, const ReduceLROnPlateauOptions& options = {})
       : optimizer_(&optimizer),
         options_(options),
@@ -51,45 +44,63 @@ class ReduceLROnPlateau {
           "ReduceLROnPlateau: patience = ", options.patience, " and cooldown = ", options.cooldown,
           " must not be negative");
     detail::check_option(true, "ReduceLROnPlateau", "threshold", options.threshold, "finite");
-    state_.best =
-        std::numeric_limits<double>::infinity() * (options.mode == PlateauMode::min ? 1 : -1);
+    best_ = std::numeric_limits<double>::infinity() * (options.mode == PlateauMode::min ? 1 : -1);
   }
 
   /// To be called after each epoch with its metric. Errors: Error if groups were added since.
   void step(double metric) {
     detail::check_group_count(*optimizer_, min_lr_.size());
-    ++state_.last_epoch;
+    ++last_epoch_;
     const bool better = improves(metric);
-    if (better) state_.best = metric;
-    state_.bad_epochs = better ? 0 : state_.bad_epochs + 1;
-    if (state_.cooldown > 0) {
-      --state_.cooldown;
-      state_.bad_epochs = 0;
+    if (better) best_ = metric;
+    bad_epochs_ = better ? 0 : bad_epochs_ + 1;
+    if (cooldown_ > 0) {
+      --cooldown_;
+      bad_epochs_ = 0;
     }
-    if (state_.bad_epochs <= options_.patience) return;
+    if (bad_epochs_ <= options_.patience) return;
     reduce();
-    state_.cooldown = options_.cooldown;
-    state_.bad_epochs = 0;
+    cooldown_ = options_.cooldown;
+    bad_epochs_ = 0;
   }
 
-  const State& state() const { return state_; }
-  /// Errors: Error for counts below zero, or a `best` that is NaN.
-  void set_state(const State& state) {
-    check(state.bad_epochs >= 0 && state.cooldown >= 0 && state.last_epoch >= 0 &&
-              !std::isnan(state.best),
-          "ReduceLROnPlateau: a state with best = ", state.best,
-          ", bad_epochs = ", state.bad_epochs, ", cooldown = ", state.cooldown,
-          ", last_epoch = ", state.last_epoch,
-          "; best must be a number and none of the others negative");
-    state_ = state;
+  /// The best metric so far, and how many steps have been made.
+  double best() const { return best_; }
+  std::int64_t last_epoch() const { return last_epoch_; }
+
+  /// "best", and the counts "bad_epochs", "cooldown" and "last_epoch".
+  StateDict state_dict() const {
+    const auto count = [](std::int64_t number) { return Tensor<std::int64_t>::scalar(number); };
+    return {{"best", Tensor<double>::scalar(best_)},
+            {"bad_epochs", count(bad_epochs_)},
+            {"cooldown", count(cooldown_)},
+            {"last_epoch", count(last_epoch_)}};
+  }
+  /// Goes on where `state` was taken; the optimiser's learning rates are to be restored beside it.
+  /// Errors: Error for counts below zero, or a best that is NaN; nothing is changed then.
+  void load_state_dict(const StateDict& state) {
+    constexpr const char* place = "ReduceLROnPlateau";
+    const auto count = [&](const char* key) {
+      const auto number = minnow::detail::read_entry<std::int64_t>(place, state, key);
+      check(number >= 0, place, ": the state's ", key, " is ", number);
+      return number;
+    };
+    const auto best = minnow::detail::read_entry<double>(place, state, "best");
+    check(!std::isnan(best), place, ": the state's best is no number");
+    const std::int64_t bad_epochs = count("bad_epochs"), cooldown = count("cooldown"),
+                       last_epoch = count("last_epoch");
+    best_ = best;
+    bad_epochs_ = bad_epochs;
+    cooldown_ = cooldown;
+    last_epoch_ = last_epoch;
   }
 
  private:
   bool improves(double metric) const {
     const bool falls = options_.mode == PlateauMode::min;
     const double threshold = falls ? -options_.threshold : options_.threshold;
-    const double bar = options_.threshold_mode == ThresholdMode::rel ? state_.best * (1 + threshold)
-                                                                     : state_.best + threshold;
+    const double bar =
+        options_.threshold_mode == ThresholdMode::rel ? best_ * (1 + threshold) : best_ + threshold;
     return falls ? metric < bar : metric > bar;
   }
 
@@ -104,7 +115,8 @@ class ReduceLROnPlateau {
   OptimizerBase* optimizer_;
   ReduceLROnPlateauOptions options_;
   std::vector<double> min_lr_;
-  State state_;
+  double best_;
+  std::int64_t bad_epochs_ = 0, cooldown_ = 0, last_epoch_ = 0;
 };
 
 }  // namespace minnow::inline MINNOW_ABI::optim

@@ -33,6 +33,14 @@ struct RMSpropState {
   Tensor<T> square_avg;
   Tensor<T> momentum_buffer;  ///< defined with momentum only
   Tensor<T> grad_avg;         ///< defined with centered only
+
+  /// Calls f(name, member) for all there is to save.
+  template <class Self, class F>
+  static void visit(Self& self, const F& f) {
+    f("square_avg", self.square_avg);
+    f("momentum_buffer", self.momentum_buffer);
+    f("grad_avg", self.grad_avg);
+  }
 };
 
 /// RMSprop, as in PyTorch: the gradient over the root of its running mean square. Options: see

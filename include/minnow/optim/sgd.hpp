@@ -34,6 +34,12 @@ struct SGDOptions {
 template <class T>
 struct SGDState {
   Tensor<T> momentum_buffer;  ///< undefined before the first step, and without momentum
+
+  /// Calls f(name, member) for all there is to save.
+  template <class Self, class F>
+  static void visit(Self& self, const F& f) {
+    f("momentum_buffer", self.momentum_buffer);
+  }
 };
 
 /// Gradient descent with momentum, as in PyTorch: v = momentum * v + g; p = p - lr * v.
