@@ -15,7 +15,8 @@ exponential or more, and are bound by arithmetic in the caches.
 Minimal bytes of an element: forward 8 (read x, write y), backward 12 (read dy and y, write dx).
 )";
 
-/// `f` is the functor, `cost` what the function says an element is worth, `function` the differentiable function, `formula` the oracle.
+/// `f` is the functor, `cost` what the library says an element of it is worth, `function` the
+/// differentiable function, `formula` the oracle.
 template <class F, class Function, class Formula>
 void measure(Suite& suite, const std::string& name, const ImageSize& s, const F& f, Index cost,
              const Function& function, const Formula& formula) {

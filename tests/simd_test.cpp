@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "minnow/core/simd_math.hpp"
+
 using namespace minnow;
 
 namespace {
