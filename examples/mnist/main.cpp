@@ -58,7 +58,7 @@ std::string epoch_line(const train::EpochRecord& record, Index epoch, Index epoc
       align_right(text(epoch, '/', epochs), 6), align_right(fixed(record.train_loss, 4), 12),
       align_right(fixed(record.train_accuracy, 2), 8), " %",
       align_right(fixed(record.test_loss, 4), 11), align_right(fixed(record.test_accuracy, 2), 8),
-      " %", ' ', align_right(fixed(record.lr, 6), 9), align_right(fixed(record.seconds, 1), 9),
+      " % ", align_right(fixed(record.lr, 6), 9), align_right(fixed(record.seconds, 1), 9),
       record.complete ? "" : "  (interrupted)", '\n');
 }
 

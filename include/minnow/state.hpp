@@ -3,6 +3,7 @@
 /// What modules, optimisers and schedules remember, as tensors with names: to be saved in a file and
 /// to go on from (io/checkpoint.hpp).
 
+#include <concepts>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -41,6 +42,15 @@ inline bool holds_integers(const StateTensor& tensor) {
   return std::holds_alternative<Tensor<std::int64_t>>(tensor);
 }
 
+/// What keeps an entry from being one of that shape, of integers or of others: "has shape [3],
+/// expected [2]", "" for nothing.
+inline std::string mismatch(const StateTensor& entry, const Shape& shape, bool integers) {
+  if (shape_of(entry) != shape) return text("has shape ", shape_of(entry), ", expected ", shape);
+  if (!is_defined(entry)) return "is undefined";
+  if (holds_integers(entry) != integers) return integers ? "holds no integers" : "holds integers";
+  return "";
+}
+
 /// The state's entry of that name, numbers of type T in memory of its own. Errors: Error, which
 /// begins with `place`, where there is none, it has another shape, or one of the two holds integers
 /// and the other does not.
@@ -49,10 +59,8 @@ Tensor<T> read_entry(std::string_view place, const StateDict& state, const std::
                      const Shape& shape) {
   const auto found = state.find(key);
   check(found != state.end(), place, ": the state has no ", key);
-  check(is_defined(found->second) && shape_of(found->second) == shape, place, ": the state's ", key,
-        " has shape ", shape_of(found->second), ", expected ", shape);
-  check(holds_integers(found->second) == std::same_as<T, std::int64_t>, place, ": the state's ",
-        key, " holds ", holds_integers(found->second) ? "integers" : "no integers");
+  const std::string problem = mismatch(found->second, shape, std::same_as<T, std::int64_t>);
+  check(problem.empty(), place, ": the state's ", key, ' ', problem);
   Tensor<T> result;
   std::visit([&](const auto& t) { result = t.template to<T>(); }, found->second);
   return result;

@@ -1,6 +1,6 @@
 #pragma once
 /// @file
-/// Files that close themselves, and files that appear when they are complete.
+/// Files that are read, and files that appear when they are complete.
 
 #if !defined(_WIN32)
 #include <sys/stat.h>
@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -29,27 +30,29 @@ inline void check_file(bool done, const std::string& path, const char* failure) 
   if (!done) throw DataError(text(path, ": ", failure, ": ", std::strerror(errno)));
 }
 
-/// A file that is read from its begin. Errors: DataError.
+/// A file that is read from its beginning on. Errors: DataError.
 class InputFile {
  public:
-  explicit InputFile(const std::string& path) : path_(path), file_(std::fopen(path.c_str(), "rb")) {
+  explicit InputFile(std::string path)
+      : path_(std::move(path)), file_(std::fopen(path_.c_str(), "rb")) {
     check_file(file_ != nullptr, path_, "cannot be opened");
   }
   const std::string& path() const { return path_; }
 
   /// Reads `size` bytes; fewer only at the end of the file. Returns how many.
   std::size_t read(void* to, std::size_t size) {
+    errno = 0;
     const std::size_t got = std::fread(to, 1, size, file_.get());
     check_file(std::ferror(file_.get()) == 0, path_, "cannot be read");
     return got;
   }
-  /// The length of the file. The next byte to be read stays the same.
-  std::uint64_t size() {
+  /// The length of the file; nothing for a pipe. The next byte to be read stays the same.
+  std::optional<std::uint64_t> size() {
     const long here = std::ftell(file_.get());
-    const bool known = here >= 0 && std::fseek(file_.get(), 0, SEEK_END) == 0;
-    const long end = known ? std::ftell(file_.get()) : -1;
-    check_file(end >= 0 && std::fseek(file_.get(), here, SEEK_SET) == 0, path_,
-               "its length cannot be told, as that of a file can");
+    if (here < 0 || std::fseek(file_.get(), 0, SEEK_END) != 0) return std::nullopt;
+    const long end = std::ftell(file_.get());
+    check_file(std::fseek(file_.get(), here, SEEK_SET) == 0, path_, "cannot be read");
+    if (end < 0) return std::nullopt;
     return static_cast<std::uint64_t>(end);
   }
 

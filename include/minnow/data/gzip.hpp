@@ -6,8 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -33,23 +31,15 @@ inline std::uint32_t crc32(const void* bytes, std::size_t size, std::uint32_t be
 /// `read` returns less than was asked for.
 class GzipReader {
  public:
-  explicit GzipReader(std::string path)
-      : path_(std::move(path)), file_(std::fopen(path_.c_str(), "rb")) {
-    minnow::detail::check_file(file_ != nullptr, path_, "cannot be opened");
+  explicit GzipReader(std::string path) : file_(std::move(path)) {
     fill();
     compressed_ = available_ >= 2 && input_[0] == 0x1F && input_[1] == 0x8B;
     if (!compressed_) {
-      if (std::fseek(file_.get(), 0, SEEK_END) == 0) {
-        const long end = std::ftell(file_.get());
-        if (end >= 0) plain_size_ = static_cast<std::uint64_t>(end);
-        minnow::detail::check_file(
-            std::fseek(file_.get(), static_cast<long>(available_), SEEK_SET) == 0, path_,
-            "cannot be read");
-      }
+      plain_size_ = file_.size();
       return;
     }
     // 15 + 16: the largest window, and gzip's header and trailer around the data.
-    check(inflateInit2(&inflater_, 15 + 16) == Z_OK, path_, ": zlib cannot be initialised");
+    check(inflateInit2(&inflater_, 15 + 16) == Z_OK, file_.path(), ": zlib cannot be initialised");
     inflating_ = true;
   }
   GzipReader(const GzipReader&) = delete;
@@ -67,7 +57,7 @@ class GzipReader {
     return got;
   }
 
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return file_.path(); }
   bool compressed() const { return compressed_; }
   /// The length of the content, where it is known before reading: for a plain file.
   std::optional<std::uint64_t> size() const { return plain_size_; }
@@ -80,9 +70,7 @@ class GzipReader {
   bool fill() {
     offset_ += used_;
     used_ = 0;
-    errno = 0;
-    available_ = std::fread(input_.data(), 1, input_.size(), file_.get());
-    minnow::detail::check_file(std::ferror(file_.get()) == 0, path_, "cannot be read");
+    available_ = file_.read(input_.data(), input_.size());
     return available_ > 0;
   }
 
@@ -91,16 +79,14 @@ class GzipReader {
     std::memcpy(out, input_.data() + used_, buffered);
     used_ += buffered;
     if (buffered == size) return size;
-    const std::size_t rest = std::fread(out + buffered, 1, size - buffered, file_.get());
-    minnow::detail::check_file(std::ferror(file_.get()) == 0, path_, "cannot be read");
-    return buffered + rest;
+    return buffered + file_.read(out + buffered, size - buffered);
   }
 
   std::size_t inflate_some(unsigned char* out, std::size_t size) {
     std::size_t done = 0;
     while (done < size && !finished_) {
       if (used_ == available_)
-        check<DataError>(fill(), path_, ": the gzip data are cut short: the file ends after ",
+        check<DataError>(fill(), path(), ": the gzip data are cut short: the file ends after ",
                          offset_, " bytes, in the middle of its content; get the file again");
       // zlib counts in 32 bits.
       const auto piece = static_cast<uInt>(std::min<std::size_t>(size - done, 1u << 30));
@@ -114,7 +100,7 @@ class GzipReader {
       if (status == Z_STREAM_END)
         next_member();
       else
-        check<DataError>(status == Z_OK, path_, ": corrupt gzip data near byte ", offset_ + used_,
+        check<DataError>(status == Z_OK, path(), ": corrupt gzip data near byte ", offset_ + used_,
                          " of the file (", inflater_.msg ? inflater_.msg : "zlib gives no reason",
                          "); get the file again");
     }
@@ -127,14 +113,13 @@ class GzipReader {
       finished_ = true;
       return;
     }
-    check<DataError>(input_[used_] == 0x1F, path_,
+    check<DataError>(input_[used_] == 0x1F, path(),
                      ": bytes that are no gzip data follow the end of ", "its content, at byte ",
                      offset_ + used_, "; get the file again");
     inflateReset(&inflater_);
   }
 
-  std::string path_;
-  minnow::detail::FileHandle file_;
+  minnow::detail::InputFile file_;
   bool compressed_ = false, inflating_ = false, finished_ = false;
   std::optional<std::uint64_t> plain_size_;
   std::uint64_t position_ = 0, offset_ = 0;  // in the content; of the input buffer in the file

@@ -211,8 +211,8 @@ class Epoch {
 ///
 /// Errors: ShapeError where labels and inputs differ in number; Error for a batch size below 1, a
 /// negative prefetch, an empty transform, options that leave no batch, and a transform that changes
-/// the number of samples. What a transform throws arrives in
-/// the loop, from a thread as well, and ends the epoch.
+/// the number of samples. What a transform throws arrives in the loop, from a thread as well, and
+/// ends the epoch.
 ///
 ///     data::DataLoader loader(train, {.batch_size = 128, .shuffle = true, .drop_last = true,
 ///                                     .transforms = {data::RandomAffine({.degrees = 8}),

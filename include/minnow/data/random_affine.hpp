@@ -6,8 +6,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "minnow/core/memory.hpp"
-#include "minnow/core/parallel.hpp"
+#include "minnow/core/items.hpp"
 #include "minnow/data/sample_keys.hpp"
 
 namespace minnow::inline MINNOW_ABI::data {
@@ -88,18 +87,12 @@ template <class MapOf>
 void apply_affine(Tensor<float>& batch, float fill, const MapOf& map_of) {
   const Index c = batch.size(1), h = batch.size(2), w = batch.size(3);
   float* const images = batch.data();
-  const Chunks chunks = make_chunks(batch.size(0), 8 * c * h * w);
-  const Index workers = worker_count(chunks), padded_size = (h + 3) * (w + 3);
-  const Scratch<float> padded(workers * padded_size);
-  const auto run = [&](Index chunk, Index worker) {
-    for (Index i = chunks.begin(chunk); i < chunks.end(chunk); ++i) {
-      const std::array<double, 6> m = map_of(i).inverse();
-      for (Index channel = 0; channel < c; ++channel)
-        draw_affine(images + (i * c + channel) * h * w, padded.data() + worker * padded_size, h, w,
-                    m, fill);
-    }
-  };
-  parallel_for(chunks.count, run, workers);
+  const Index padded_size = (h + 3) * (w + 3);
+  for_each_item<float>(batch.size(0), 8 * c * h * w, padded_size, 0, [&](Index i, float* padded) {
+    const std::array<double, 6> m = map_of(i).inverse();
+    for (Index channel = 0; channel < c; ++channel)
+      draw_affine(images + (i * c + channel) * h * w, padded, h, w, m, fill);
+  });
 }
 
 }  // namespace detail

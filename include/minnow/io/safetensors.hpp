@@ -22,6 +22,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -74,7 +75,7 @@ StateTensor read_tensor(minnow::detail::InputFile& file, const Shape& shape) {
 
 /// A type of numbers in a file: its name, its size in bytes, and how it is read.
 struct NumberType {
-  const char* name;
+  std::string_view name;
   Index size;
   StateTensor (*read)(minnow::detail::InputFile& file, const Shape& shape);
 };
@@ -141,14 +142,13 @@ inline std::vector<Index> read_numbers(const Json& json, const std::string& plac
   return numbers;
 }
 
-inline Entry read_entry(const std::string& path, const std::string& name, const Json& json) {
+inline Entry parse_entry(const std::string& path, const std::string& name, const Json& json) {
   const std::string place = text(path, ": ", name);
   check<DataError>(json.is_object() && json.contains("dtype") && json.contains("shape") &&
                        json.contains("data_offsets") && json["dtype"].is_string(),
                    place, ": its entry in the header lacks dtype, shape or data_offsets");
   const auto dtype = json["dtype"].get<std::string>();
-  const auto* const type = std::ranges::find(
-      number_types, dtype, [](const NumberType& t) { return std::string(t.name); });
+  const auto* const type = std::ranges::find(number_types, dtype, &NumberType::name);
   check<DataError>(
       type != std::end(number_types), place, " has the type ", dtype,
       "; those that can be read are F64, F32, F16, BF16, I64, I32, I16, I8, U32, U16, U8 and BOOL");
@@ -175,7 +175,9 @@ inline Header read_header(minnow::detail::InputFile& file) {
   check<DataError>(got == sizeof length, path, ": not a safetensors file: it holds only ", got,
                    " bytes");
   length = little_endian(length);
-  const std::uint64_t rest = file.size() - sizeof length;
+  const auto size = file.size();
+  check<DataError>(size.has_value(), path, ": its length cannot be told, as that of a file can");
+  const std::uint64_t rest = *size - sizeof length;
   check<DataError>(
       length <= std::min(rest, largest_header), path,
       ": not a safetensors file, or cut short: its first eight bytes promise a header of ", length,
@@ -196,7 +198,7 @@ inline Header read_header(minnow::detail::InputFile& file) {
         header.metadata[key] = value.get<std::string>();
       }
     } else {
-      header.entries.push_back(read_entry(path, name, json));
+      header.entries.push_back(parse_entry(path, name, json));
     }
   }
   std::ranges::sort(header.entries, {}, [](const Entry& e) { return std::pair(e.begin, e.end); });

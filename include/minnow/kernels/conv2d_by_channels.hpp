@@ -9,9 +9,9 @@
 
 #include <algorithm>
 
+#include "minnow/core/items.hpp"
 #include "minnow/core/simd_lanes.hpp"
 #include "minnow/kernels/conv2d_staging.hpp"
-#include "minnow/kernels/items.hpp"
 #include "minnow/kernels/lanes.hpp"
 #include "minnow/kernels/streaming.hpp"
 

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
+#include "minnow/core/items.hpp"
 #include "minnow/kernels/conv2d_staging.hpp"
-#include "minnow/kernels/items.hpp"
 
 namespace minnow::inline MINNOW_ABI::kernels::detail {
 

@@ -9,8 +9,8 @@
 
 #include <algorithm>
 
+#include "minnow/core/items.hpp"
 #include "minnow/kernels/conv2d_by_channels.hpp"
-#include "minnow/kernels/items.hpp"
 #include "minnow/kernels/streaming.hpp"
 #include "minnow/kernels/winograd.hpp"
 

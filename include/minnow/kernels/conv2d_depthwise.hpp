@@ -9,8 +9,8 @@
 #include <numeric>
 #include <utility>
 
+#include "minnow/core/items.hpp"
 #include "minnow/kernels/conv2d_staging.hpp"
-#include "minnow/kernels/items.hpp"
 #include "minnow/kernels/lanes.hpp"
 #include "minnow/kernels/reduce.hpp"
 #include "minnow/kernels/streaming.hpp"

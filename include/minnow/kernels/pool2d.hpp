@@ -4,10 +4,10 @@
 
 #include <algorithm>
 
+#include "minnow/core/items.hpp"
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 #include "minnow/core/simd_lanes.hpp"
-#include "minnow/kernels/items.hpp"
 #include "minnow/kernels/pool_axis.hpp"
 #include "minnow/kernels/pool_rows.hpp"
 #include "minnow/kernels/reduce.hpp"
@@ -289,7 +289,7 @@ void avg_pool2d_forward(T* y, const T* x, Index planes, const Axis& rows, const 
     return parallel_chunks(planes, in, [&](Index first, Index last) {
       detail::mean_of_planes(y + first, x + first * in, last - first, in);
     });
-  detail::for_each_item<T>(planes, in, pairs ? 0 : cols.size, 0, [&](Index p, T* sums) {
+  for_each_item<T>(planes, in, pairs ? 0 : cols.size, 0, [&](Index p, T* sums) {
     T* to = y + p * out;
     const T* from = x + p * in;
     if (pairs)
@@ -313,7 +313,7 @@ void avg_pool2d_backward(T* dx, const T* dy, Index planes, const Axis& rows, con
           detail::store_up_to(share, dx + p * in + i, in - i);
       }
     });
-  detail::for_each_item<T>(planes, in, pairs ? 0 : cols.size, 0, [&](Index p, T* shares) {
+  for_each_item<T>(planes, in, pairs ? 0 : cols.size, 0, [&](Index p, T* shares) {
     T* to = dx + p * in;
     const T* from = dy + p * out;
     if (pairs)

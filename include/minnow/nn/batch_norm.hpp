@@ -145,8 +145,7 @@ class BatchNorm : public Module<T> {
 
  private:
   double momentum_of(std::int64_t batches) const {
-    return options_.momentum ? *options_.momentum
-                             : 1 / static_cast<double>(std::max<std::int64_t>(1, batches));
+    return options_.momentum.value_or(1 / static_cast<double>(std::max<std::int64_t>(1, batches)));
   }
 
   Index num_features_;

@@ -153,15 +153,11 @@ class Module {
       const auto found = state.find(key);
       if (found == state.end()) {
         if (strict) problems += text("\n  missing: ", key);
-      } else if (minnow::detail::shape_of(found->second) != minnow::detail::shape_of(target)) {
-        problems += text("\n  ", key, " has shape ", minnow::detail::shape_of(found->second),
-                         ", expected ", minnow::detail::shape_of(target));
-      } else if (!minnow::detail::is_defined(found->second)) {
-        problems += text("\n  ", key, " is undefined");
-      } else if (minnow::detail::holds_integers(found->second) !=
-                 minnow::detail::holds_integers(target)) {
-        problems += text("\n  ", key, " holds ",
-                         minnow::detail::holds_integers(target) ? "no integers" : "integers");
+      } else if (const std::string problem =
+                     minnow::detail::mismatch(found->second, minnow::detail::shape_of(target),
+                                              minnow::detail::holds_integers(target));
+                 !problem.empty()) {
+        problems += text("\n  ", key, ' ', problem);
       }
     }
     if (strict)

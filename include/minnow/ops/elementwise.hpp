@@ -43,10 +43,10 @@ Variable<T> binary(std::string_view name, const Variable<T>& x, const Variable<T
   });
 }
 
-/// y = f(x) with dx = df(dy), for which x need not be kept.
+/// y = f(x) with dx = df(dy), both functions of tensors; x need not be kept.
 template <class T, class F, class DF>
 Variable<T> linear_unary(std::string_view name, const Variable<T>& x, const F& f, const DF& df) {
-  return record<T>(name, map(1, f, x.value()), {x},
+  return record<T>(name, f(x.value()), {x},
                    [=](const Tensor<T>& dy) { return std::vector<Tensor<T>>{df(dy)}; });
 }
 
@@ -105,14 +105,15 @@ Variable<T> operator/(const Variable<T>& x, const Variable<T>& y) {
 }
 template <class T>
 Variable<T> operator-(const Variable<T>& x) {
-  return detail::linear_unary(
-      "neg", x, [](Pack<T> a) { return -a; }, detail::negative<T>);
+  return detail::linear_unary("neg", x, detail::negative<T>, detail::negative<T>);
 }
 
 template <class T>
 Variable<T> operator+(const Variable<T>& x, detail::Scalar<T> s) {
+  const auto add = [=](Pack<T> a) { return a + Pack<T>(s); };
   return detail::linear_unary(
-      "add", x, [=](Pack<T> a) { return a + Pack<T>(s); }, [](const Tensor<T>& dy) { return dy; });
+      "add", x, [=](const Tensor<T>& a) { return detail::map(1, add, a); },
+      [](const Tensor<T>& dy) { return dy; });
 }
 template <class T>
 Variable<T> operator+(detail::Scalar<T> s, const Variable<T>& x) {
@@ -124,14 +125,17 @@ Variable<T> operator-(const Variable<T>& x, detail::Scalar<T> s) {
 }
 template <class T>
 Variable<T> operator-(detail::Scalar<T> s, const Variable<T>& x) {
+  const auto from = [=](Pack<T> a) { return Pack<T>(s) - a; };
   return detail::linear_unary(
-      "sub", x, [=](Pack<T> a) { return Pack<T>(s) - a; }, detail::negative<T>);
+      "sub", x, [=](const Tensor<T>& a) { return detail::map(1, from, a); }, detail::negative<T>);
 }
 template <class T>
 Variable<T> operator*(const Variable<T>& x, detail::Scalar<T> s) {
-  const auto times = [=](Pack<T> a) { return a * Pack<T>(s); };
-  return detail::linear_unary("mul", x, times,
-                              [=](const Tensor<T>& dy) { return detail::map(1, times, dy); });
+  const auto times = [=](const Tensor<T>& a) {
+    return detail::map(
+        1, [=](Pack<T> v) { return v * Pack<T>(s); }, a);
+  };
+  return detail::linear_unary("mul", x, times, times);
 }
 template <class T>
 Variable<T> operator*(detail::Scalar<T> s, const Variable<T>& x) {

@@ -93,12 +93,11 @@ double mean_count(const kernels::LabelTargets<T>& targets, Reduction reduction) 
   return total == 0 ? std::numeric_limits<double>::quiet_NaN() : total;
 }
 
-/// `losses` as they are, their sum, or their sum divided by `count`.
+/// `losses` as they are, or their sum divided by `count`.
 template <class T>
 Tensor<T> reduced(const Tensor<T>& losses, Reduction reduction, double count) {
   if (reduction == Reduction::none) return losses;
-  return sum_axes(losses, Axes().of(losses.shape(), "loss"), false,
-                  reduction == Reduction::mean ? count : 1);
+  return sum_axes(losses, Axes().of(losses.shape(), "loss"), false, count);
 }
 
 }  // namespace detail

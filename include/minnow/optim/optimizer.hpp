@@ -47,8 +47,9 @@ class OptimizerBase {
 ///
 /// `Options` is a plain struct with `lr`, with `momentum` or `betas`, and with `verify()`, which
 /// throws where a value makes no sense. `State` is a plain struct whose tensors stay undefined
-/// until a parameter's first step, and whose `visit` names them. An optimiser holds handles: it changes the very parameters of
-/// the module. Schedules point at it, so it can be neither copied nor moved.
+/// until a parameter's first step, and whose `visit` names them. An optimiser holds handles: it
+/// changes the very parameters of the module. Schedules point at it, so it can be neither copied
+/// nor moved.
 template <class T, class Options, class State>
 class Optimizer : public OptimizerBase {
  public:
@@ -96,8 +97,8 @@ class Optimizer : public OptimizerBase {
     momentum_of(at(*this, group).options) = momentum;
   }
 
-  /// What steps have left behind for each parameter, numbered through all groups, and what schedules
-  /// change: "state.0.momentum_buffer", "param_groups.0.lr", "param_groups.0.momentum". The tensors
+  /// What steps have left behind for each parameter, numbered through all groups, and what
+  /// schedules change: "state.0.momentum_buffer", "param_groups.0.lr", "param_groups.0.momentum". The tensors
   /// are the optimiser's own, not copies. Not virtual, so that only programs that save compile it.
   StateDict state_dict() const {
     StateDict result;
@@ -121,8 +122,8 @@ class Optimizer : public OptimizerBase {
     return result;
   }
 
-  /// Goes on where the state was taken, by an optimiser of the same class for parameters of the same
-  /// shapes in the same groups; all other options are those of this one. Errors: Error for a state
+  /// Goes on where the state was taken, by an optimiser of the same class for parameters of the
+  /// same shapes in the same groups; all other options are those of this one. Errors: Error for a state
   /// that does not fit; nothing is changed then.
   void load_state_dict(const StateDict& state) {
     std::vector<Group> groups = groups_;

@@ -7,7 +7,7 @@
 #include "minnow/core/memory.hpp"
 #include "minnow/core/parallel.hpp"
 
-namespace minnow::inline MINNOW_ABI::kernels::detail {
+namespace minnow::inline MINNOW_ABI {
 
 /// Calls f(item, memory) for every item, spread over the threads; `memory` holds `size` numbers,
 /// the first `zeros` of them zero to begin with, and is used by one item after the other. `cost` is
@@ -25,4 +25,4 @@ void for_each_item(Index items, Index cost, Index size, Index zeros, const F& f)
   parallel_for(chunks.count, run, workers);
 }
 
-}  // namespace minnow::inline MINNOW_ABI::kernels::detail
+}  // namespace minnow::inline MINNOW_ABI
